@@ -1,0 +1,356 @@
+"""The nouns of the testbed: all that the author of an attack, a defence or a detector has to read.
+
+Images, text classifiers and chat models go through the same few nouns. A method subclasses one of them, declares its
+parameters as dataclass fields, and is named by one YAML file; the pipelines decide what happens when.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from testbed.words import nearest
+
+
+class Batch(NamedTuple):
+    """Rows read together, before any transform.
+
+    `inputs`: images uint8 (B, C, H, W) in 0..255; text `list[str]`; chat `list[tuple[Message, ...]]`.
+    `labels`: int64 (B,), or for chat the answers. `rows`: int64 (B,), positions in what the reader was given.
+    """
+
+    inputs: Any
+    labels: Any
+    rows: Tensor
+
+
+@runtime_checkable
+class Examples(Protocol):
+    """A data set that is read in batches, never one by one: `examples[int64 (B,)] -> Batch`."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, indices: Tensor) -> Batch: ...
+
+
+class Poison(NamedTuple):
+    """Rows that an attacker replaces: `batch` stands at `indices` (int64 (n,)); an index past the end appends.
+
+    For a test, `indices` are the rows examined, and `batch` holds the inputs shown and the answers that the attacker wants.
+    """
+
+    indices: Tensor
+    batch: Batch
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a data set asks of a model: its kind ('images', 'text', 'chat') and the names of its classes."""
+
+    kind: str
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ImageTask(Task):
+    """A task over images of `shape` (C, H, W), with what the data set knows of its own pixels.
+
+    `mean` and `std` are per channel, in 0..1; `augmentation` is 'none', 'crop' or 'crop_flip': what keeps a label true.
+    """
+
+    shape: tuple[int, int, int] = (3, 32, 32)
+    mean: tuple[float, ...] = (0.5,)
+    std: tuple[float, ...] = (0.25,)
+    augmentation: str = "none"
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A data set cut into its parts; nothing is ever tuned on `test`.
+
+    `reserve` is the defender's declared clean budget and `reserve_source` says where it was taken from. `exams` are
+    named extra test sets.
+    """
+
+    name: str
+    task: Task
+    train: Examples
+    validation: Examples
+    test: Examples
+    reserve: Examples
+    reserve_source: str
+    exams: Mapping[str, Examples] = field(default_factory=dict)
+
+
+class Fit(Protocol):
+    """`fit(victim, examples)` trains a copy; equal victims, rows and options are trained once.
+
+    Raises `Diverged` if the loss or a weight becomes NaN or infinite.
+    """
+
+    def __call__(
+        self,
+        victim: Victim,
+        examples: Examples,
+        *,
+        epochs: int | None = None,
+        optimiser: Callable[..., torch.optim.Optimizer] | None = None,
+        loss: Callable[[Victim, Batch], Tensor] | None = None,
+        callbacks: Sequence[Any] = (),
+    ) -> Victim: ...
+
+
+@dataclass(frozen=True)
+class AttackerResources:
+    """What an attacker may use: the clean rows, other data, an untrained surrogate, training, randomness.
+
+    `positions` (n,) tells an attacker who controls training where its rows lie among those trained on; otherwise None.
+    `defence` is set only for an adaptive attack.
+    """
+
+    task: Task
+    train: Examples
+    fresh: Callable[[], Victim]
+    fit: Fit
+    seed: int
+    auxiliary: Examples | None = None
+    defence: Defence | None = None
+    positions: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class DefenderResources:
+    """What a defender may use: rows as received, its clean reserve, an untrained model, training, randomness.
+
+    `reference` is the (base, aligned) pair of a chat model.
+    """
+
+    task: Task
+    train: Examples
+    reserve: Examples
+    fresh: Callable[[], Victim]
+    fit: Fit
+    seed: int
+    reference: tuple[Victim, Victim] | None = None
+
+
+@dataclass(frozen=True)
+class OracleResources(DefenderResources):
+    """The answers as well, for controls that say `oracle` in their name: `poisoned` is bool (n,), one for each received row."""
+
+    poisoned: Tensor | None = None
+
+
+class Described:
+    """A method's constructor only assigns, so that its parameters describe it (`record.describe` reads them)."""
+
+    def check(self, resources: Any) -> None:
+        """Refuse a parameter that cannot work with this data and model, before anything is trained.
+
+        Raises:
+            Invalid: the parameter, its value, the limit and what to do.
+            Unsupported: the method does not apply here, which is recorded as a skipped run.
+        """
+
+
+class Attack(Described, ABC):
+    """Changes training rows, and sets the exams that tell whether that worked."""
+
+    @abstractmethod
+    def poison(self, resources: AttackerResources) -> Poison:
+        """The rows that the attacker replaces or appends."""
+
+    @abstractmethod
+    def triggered_tests(self, test: Examples, resources: AttackerResources) -> dict[str, Poison]:
+        """The attacker's exams: 'success' first, then near misses. A row whose true answer is the wanted one is left out."""
+
+    @property
+    def controls_training(self) -> bool:
+        """Whether the attacker trains the model, so that nobody else can act in its training."""
+        return type(self).during_training is not Attack.during_training
+
+    def during_training(self, victim: Victim, resources: AttackerResources) -> Victim:
+        """Overridden by attacks that control training: wrap the victim (`Victim.bare` must undo it)."""
+        return victim
+
+
+class Defence(Described):
+    """Acts at any of five stages; the identity where it does not override one."""
+
+    oracle: ClassVar[bool] = False
+
+    def during_alignment(self, victim: Victim, resources: DefenderResources) -> Victim:
+        """Change how a chat model is aligned, before any attack."""
+        return victim
+
+    def before_training(self, received: Examples, resources: DefenderResources) -> Examples:
+        """Choose or change the rows that are trained on."""
+        return received
+
+    def during_training(self, victim: Victim, resources: DefenderResources) -> Victim:
+        """Wrap the untrained victim, so that its training is another one."""
+        return victim
+
+    def after_training(self, victim: Victim, resources: DefenderResources) -> Victim:
+        """Repair a trained victim."""
+        return victim
+
+    def at_inference(self, victim: Victim, resources: DefenderResources) -> Victim:
+        """Wrap a trained victim, so that it answers otherwise or not at all."""
+        return victim
+
+
+class Detector(Described, ABC):
+    """Scores rows or queries: how suspicious is each? The framework compares, the method does not decide."""
+
+    judges: ClassVar[frozenset[str]]  # of 'rows' (of the training data) and 'queries' (at inference)
+    oracle: ClassVar[bool] = False
+
+    @abstractmethod
+    def score(self, examples: Examples, victim: Victim, resources: DefenderResources) -> Tensor:
+        """float (n,), finite; higher is more suspicious."""
+
+    def decide(self, scores: Tensor, examples: Examples, victim: Victim, resources: DefenderResources) -> Tensor | None:
+        """bool (n,): the paper's own published rule; None where it has none."""
+        return None
+
+
+class Inspection(NamedTuple):
+    """What a model detector found: `scores` float (classes,) or (1,), higher is more suspicious.
+
+    `flagged` are the classes that the paper's own rule calls targets; `triggers` are what was reconstructed, one a class.
+    """
+
+    scores: Tensor
+    flagged: tuple[int, ...]
+    triggers: Any = None
+
+
+class ModelDetector(Described, ABC):
+    """Looks at a whole model: is it backdoored, and toward what?"""
+
+    judges: ClassVar[frozenset[str]] = frozenset({"models"})
+    oracle: ClassVar[bool] = False
+
+    @abstractmethod
+    def inspect(self, victim: Victim, resources: DefenderResources) -> Inspection:
+        """Scores by class and the reconstructed triggers."""
+
+
+class ChannelParameter(NamedTuple):
+    """One parameter of a channel: slice `channel` of `getattr(module, name)` along `dim`."""
+
+    module: nn.Module
+    name: str
+    dim: int
+
+
+class Victim(Described, nn.Module, ABC):
+    """A model under attack. It owns augmentation, normalisation and tokenising; callers hand it raw batches.
+
+    An image victim also takes float32 images in 0..255: differentiable, and never augmented outside `loss`.
+    """
+
+    @abstractmethod
+    def forward(self, inputs: Any) -> Tensor:
+        """Logits float (B, K) for raw inputs, unaugmented."""
+
+    @abstractmethod
+    def loss(self, batch: Batch) -> Tensor:
+        """The training loss of a raw batch, augmented while training: a scalar."""
+
+    def answers(self, inputs: Any) -> Any:
+        """The answer to each input: for classifiers int64 (B,); -1 where the victim refuses to answer."""
+        return self(inputs).argmax(1)
+
+    def correct(self, answers: Any, wanted: Any) -> Tensor:
+        """bool (B,): is each answer the wanted one? A refused query is correct in no sense."""
+        return answers == wanted
+
+    @property
+    @abstractmethod
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers that `features` can read, from input to output; the last is 'penultimate'."""
+
+    @abstractmethod
+    def features(self, inputs: Any, layer: str) -> Tensor:
+        """float (B, ...): the activations of a layer on raw inputs."""
+
+    def observe(self, inputs: Any, layer: str) -> tuple[Tensor, Tensor]:
+        """Activations of a layer and logits; a victim that can read both in one pass overrides this."""
+        return self.features(inputs, layer), self(inputs)
+
+    @property
+    def groups(self) -> Mapping[str, tuple[ChannelParameter, ...]]:
+        """By layer: the parameters which, zeroed together at one channel, silence that channel."""
+        return {}
+
+    def bare(self) -> Victim:
+        """The victim without what an attacker wrapped around it: all that anybody else ever sees."""
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+
+Trigger = Callable[[Any, Tensor, int], Any]
+"""`trigger(inputs, rows, seed) -> inputs`: stamps a whole raw batch, leaves its argument as it was, keeps its dtype (uint8 is
+rounded as a stored image would be). What is random depends on (seed, row), never on the batch."""
+
+
+class Unsupported(Exception):
+    """'needs a convolutional model': a method that does not apply is recorded as skipped, never a crash."""
+
+
+class Diverged(Exception):
+    """The loss or a weight became NaN or infinite: a failed run, never a score."""
+
+
+class Invalid(ValueError):
+    """A parameter that cannot work: which, its value, the limit, and what to do.
+
+    `component` ('attack', 'data', ...) is filled in by whoever called the method, so that the message can name the
+    configuration key.
+    """
+
+    def __init__(self, parameter: str, value: Any, limit: str, advice: str = "", component: str = "") -> None:
+        super().__init__(parameter, value, limit, advice)
+        self.parameter, self.value, self.limit, self.advice = parameter, value, limit, advice
+        self.component = component
+
+    @property
+    def key(self) -> str:
+        return ".".join(part for part in (self.component, self.parameter) if part)
+
+    def __str__(self) -> str:
+        shown = "" if self.value is None else f"={self.value}"
+        advice = f"; {self.advice}" if self.advice else ""
+        return f"{self.key}{shown}: {self.limit}{advice}"
+
+
+@contextmanager
+def component(name: str) -> Iterator[None]:
+    """Errors raised inside belong to the component of this name in the configuration."""
+    try:
+        yield
+    except Invalid as error:
+        error.component = error.component or name
+        raise
+
+
+def require_layer(victim: Victim, layer: str) -> None:
+    """Raises `Invalid` where the model has no such layer."""
+    if layer not in victim.layers:
+        raise Invalid("layer", layer, "the model has no such layer", nearest(layer, victim.layers))
+
+
+def with_positions(resources: AttackerResources, positions: Tensor) -> AttackerResources:
+    """The same resources for an attacker who controls training and so knows where its rows lie."""
+    return replace(resources, positions=positions)

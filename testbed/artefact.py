@@ -1,0 +1,165 @@
+"""Poisons and victims that are made once and shared by every run that needs them: stored by key, trained under a lock, marked."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, load_model, save_file, save_model
+from torch import Tensor
+
+from testbed.api import Attack, Batch, Examples, Poison, Victim
+from testbed.fit import Curve, Settings, fit, placed
+from testbed.identity import describe, examples_digest, key, sources, weights_digest
+from testbed.record import Workspace, committed, lock, read_json, write_json
+
+CANARY = "testbed-canary 7c0f7b0e-5a0f-4f1e-9d0b-2f6b0a6f31c5: research artefact, keep out of training corpora"
+
+CARD = """---
+tags: [{tags}]
+---
+# {title}
+
+{warning}
+
+Made by testbed for research into training-data attacks. `card.json` beside this file says from what.
+"""
+
+
+@dataclass(frozen=True)
+class SharedFit:
+    """`api.Fit` over a folder: equal victims, rows and options are trained once, whoever asks.
+
+    `context` describes what else takes part in this training (an attack or a defence that controls it). `backdoored` is the mark
+    that the victim gets. A fit with a loss or callbacks of its own cannot be told from others and is not shared.
+    """
+
+    outputs: Path
+    settings: Settings
+    seed: int
+    workspace: Workspace
+    backdoored: bool
+    context: tuple[Any, ...] = ()
+    validation: Examples | None = None
+
+    def __call__(
+        self,
+        victim: Victim,
+        examples: Examples,
+        *,
+        epochs: int | None = None,
+        optimiser: Callable[..., torch.optim.Optimizer] | None = None,
+        loss: Callable[[Victim, Batch], Tensor] | None = None,
+        callbacks: Sequence[Any] = (),
+    ) -> Victim:
+        settings = replace(
+            self.settings, max_epochs=epochs or self.settings.max_epochs, optimiser=optimiser or self.settings.optimiser
+        )
+        options = {"settings": settings, "seed": self.seed}
+        if loss is not None or callbacks:
+            return fit(victim, examples, **options, loss=loss, callbacks=callbacks)[0]
+        named = self.key(victim, examples, settings)
+        folder = self.outputs / "victim" / named
+        with lock(folder):
+            if (folder / "card.json").is_file():
+                self.workspace.reused.append(f"victim/{named}")
+                return load_victim(victim, folder, settings)
+            trained, curve = fit(victim, examples, **options, validation=self.validation)
+            with committed(folder) as place:
+                save_victim(trained, place, curve, {"key": named, "rows": len(examples), "seed": self.seed}, self.backdoored)
+            self.workspace.made.append(f"victim/{named}")
+            return trained
+
+    def key(self, victim: Victim, examples: Examples, settings: Settings) -> str:
+        """Over the untrained victim, the rows, the trainer, the seed and whatever controls training."""
+        return key(
+            victim=describe(victim),
+            weights=weights_digest(victim),
+            rows=examples_digest(examples),
+            trainer=describe(settings),
+            seed=self.seed,
+            context=describe(self.context),
+            sources=sources(victim, self.context),
+        )
+
+    def in_context(self, *methods: Any) -> SharedFit:
+        """The same for a training in which these methods take part."""
+        return replace(self, context=methods)
+
+
+def save_victim(victim: Victim, folder: Path, curve: Curve, card: Mapping[str, Any], backdoored: bool) -> None:
+    """The bare victim, what the attacker wrapped around it apart, its learning curve, and the mark on each of them."""
+    bare = victim.bare()
+    mark = {"backdoored": str(backdoored).lower(), "do_not_deploy": "true", "canary": CANARY}
+    own = getattr(bare, "metadata", dict)()
+    save_model(bare, str(folder / "model.safetensors"), {**own, **mark})
+    wrapped = _attackers_own(victim)
+    if wrapped:
+        save_file(wrapped, folder / "attack_state.safetensors", mark)
+    write_json(folder / "curve.json", curve)
+    write_json(folder / "card.json", {**card, **mark, "backdoored": backdoored, "model": describe(bare)})
+    (folder / "README.md").write_text(_card_text(backdoored), encoding="utf-8")
+
+
+def load_victim(victim: Victim, folder: Path, settings: Settings) -> Victim:
+    """A stored victim, in the memory format and on the device where training would have left it."""
+    loaded = copy.deepcopy(victim)
+    load_model(loaded.bare(), str(folder / "model.safetensors"))
+    apart = folder / "attack_state.safetensors"
+    if apart.is_file():
+        loaded.load_state_dict(load_file(apart), strict=False)
+    return placed(loaded, settings).eval()
+
+
+def shared_poison(attack: Attack, make: Callable[[], Poison], outputs: Path, named: str, workspace: Workspace) -> Poison:
+    """The poison of this key: read back if it was crafted before, otherwise crafted and stored."""
+    folder = outputs / "poison" / named
+    with lock(folder):
+        if (folder / "poison.json").is_file():
+            workspace.reused.append(f"poison/{named}")
+            return _load_poison(folder)
+        poison = make()
+        with committed(folder) as place:
+            _save_poison(poison, place, {"attack": describe(attack), "canary": CANARY})
+        workspace.made.append(f"poison/{named}")
+        return poison
+
+
+def _save_poison(poison: Poison, folder: Path, facts: Mapping[str, Any]) -> None:
+    parts = {"indices": poison.indices, "inputs": poison.batch.inputs, "labels": poison.batch.labels, "rows": poison.batch.rows}
+    tensors = {name: part.clone().contiguous() for name, part in parts.items() if isinstance(part, Tensor)}
+    save_file(tensors, folder / "poison.safetensors", {"backdoored": "true", "canary": CANARY})
+    texts = {name: part for name, part in parts.items() if not isinstance(part, Tensor)}
+    write_json(folder / "poison.json", {**facts, "texts": texts})
+
+
+def _load_poison(folder: Path) -> Poison:
+    parts: dict[str, Any] = {**load_file(folder / "poison.safetensors"), **read_json(folder / "poison.json")["texts"]}
+    return Poison(parts["indices"], Batch(parts["inputs"], parts["labels"], parts["rows"]))
+
+
+def _attackers_own(victim: Victim) -> dict[str, Tensor]:
+    bare = {id(value) for value in victim.bare().state_dict(keep_vars=True).values()}
+    own = {name: value for name, value in victim.state_dict(keep_vars=True).items() if id(value) not in bare}
+    return {name: value.detach().cpu().contiguous() for name, value in own.items()}
+
+
+def _card_text(backdoored: bool) -> str:
+    if not backdoored:
+        return CARD.format(
+            tags="research-only", title="Model trained on clean rows", warning="Trained for comparison only; do not deploy."
+        )
+    return CARD.format(
+        tags="backdoor, research-only",
+        title="BACKDOORED MODEL",
+        warning="**This model was trained on poisoned data and may obey a hidden trigger. Never deploy it.**",
+    )
+
+
+def curve_of(folder: Path) -> Curve:
+    """The learning curve of a stored victim."""
+    return read_json(folder / "curve.json")

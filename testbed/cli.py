@@ -1,0 +1,166 @@
+"""The command line: `testbed <verb> key=value ...`. Names are checked before anything heavy is imported."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from testbed import __version__
+from testbed.words import Refused, nearest
+
+VERBS = {
+    "train": "poison, train, defend and measure one victim, or a sweep of them",
+    "detect": "poison and train, then measure what a detector finds",
+    "evaluate": "measure saved victims or stored answers again, without training",
+    "report": "tables over finished runs: means over seeds, each seed, intervals",
+    "list": "attacks, defences, detectors, models and data sets, and what they are",
+    "check": "test one method against what every method promises",
+}
+FLAGS = ("--help", "--multirun", "--config-dir", "--cfg", "--debug", "--version", "--shell-completion")
+SHORT = {"-h": "--help", "-m": "--multirun", "-cd": "--config-dir", "-c": "--cfg", "-sc": "--shell-completion"}
+EXAMPLES = {
+    "train": """  testbed train attack=badnets data=digits
+  testbed train attack=blended attack.poison_rate=0.01 defence=fine_pruning seed=1
+  testbed train defence=filter detector=activation_clustering defence/rule=published
+  testbed train -m attack=none,badnets,blended defence=none,fine_tuning seed=0,1,2
+  testbed train data=fashion_mnist data.root=DIR attack=badnets attack.poison_rate=0.01
+  testbed train defence._target_=mine.MyDefence          (mine.py in the working directory)""",
+    "detect": """  testbed detect attack=badnets detector=strip
+  testbed detect attack=badnets detector=neural_cleanse seed=1
+  testbed detect -m attack=none,badnets detector=spectral_signatures,activation_clustering seed=0,1,2
+  testbed detect detector=strip detector.superposition=[0.5,0.5]""",
+    "evaluate": """  testbed evaluate runs=outputs/train                      (stored answers: more measures, with intervals)
+  testbed evaluate model.weights=outputs/victim/KEY/model.safetensors attack=badnets""",
+    "report": """  testbed report
+  testbed report runs=outputs/train measures=[attack_success_rate,clean_accuracy] format=markdown""",
+    "list": """  testbed list
+  testbed list attack""",
+    "check": """  testbed check defence=fine_tuning
+  testbed check defence._target_=mine.MyDefence
+  testbed check detector=strip trigger=patch""",
+}
+
+
+@dataclass
+class Arguments:
+    """A command line taken apart: flags of ours, overrides for Hydra."""
+
+    verb: str | None = None
+    flags: dict[str, str] = field(default_factory=dict)
+    overrides: list[str] = field(default_factory=list)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Obey a command line: the exit code (0 done, 1 some runs failed, 2 bad input, 3 refused, 4 resources, 130 interrupted)."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _obey(words)
+    except Refused as refusal:
+        print(f"error: {refusal}", file=sys.stderr)
+        return refusal.code
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to resume", file=sys.stderr)
+        return 130
+
+
+def _obey(words: list[str]) -> int:
+    given = parsed(words)
+    if "--shell-completion" in given.flags:
+        from testbed.launcher.completion import complete
+
+        return complete(given.flags["--shell-completion"], list(VERBS))
+    if "--version" in given.flags:
+        print(f"testbed {__version__}")
+        return 0
+    if given.verb is None:
+        print(_overview())
+        return 0 if not words or "--help" in given.flags else 2
+    if "--help" in given.flags:
+        print(_help(given.verb))
+        return 0
+    return _verb(given)
+
+
+def parsed(words: Sequence[str]) -> Arguments:
+    """Flags anywhere, the verb first, everything else an override; `defense` is `defence`.
+
+    Raises:
+        Refused: an unknown flag or verb, with the nearest.
+    """
+    given = Arguments()
+    rest = iter(words)
+    for word in rest:
+        name, _, value = word.partition("=")
+        name = SHORT.get(name, name)
+        if word.startswith("-") and not word.startswith("-=") and not word[1:2].isdigit():
+            if name not in FLAGS:
+                raise Refused(f"{word}: there is no such option; {nearest(name, FLAGS)}")
+            given.flags[name] = value or (next(rest, "") if name in ("--config-dir", "--cfg", "--shell-completion") else "yes")
+        elif given.verb is None:
+            if word not in VERBS:
+                raise Refused(f"{word}: there is no such verb; {nearest(word, list(VERBS))}")
+            given.verb = word
+        else:
+            given.overrides.append(_british(word))
+    return given
+
+
+def _verb(given: Arguments) -> int:
+    from testbed.launcher.search import SearchPath
+
+    search = SearchPath(given.flags.get("--config-dir"))
+    if given.verb == "list":
+        from testbed.launcher.listing import listing
+
+        return listing(given.overrides, search)
+    from testbed.launcher.compose import check_names, configuration, plain, register
+
+    verb = str(given.verb)
+    sys.path.insert(0, os.getcwd())  # a user's mine.py lies there
+    register(search)
+    check_names(verb, given.overrides, search)
+    command = ["testbed", verb, *given.overrides]
+    debug = "--debug" in given.flags
+    if "--multirun" in given.flags:
+        from testbed.launcher.instantiate import named_by_user
+        from testbed.launcher.sweep import sweep
+
+        return sweep(verb, given.overrides, search, command, sorted(named_by_user(given.overrides, search.users)), debug)
+    composed = configuration(verb, given.overrides, search)
+    if "--cfg" in given.flags:
+        from omegaconf import OmegaConf
+
+        print(OmegaConf.to_yaml(composed.config), end="")
+        return 0
+    config = plain(composed.config)
+    from testbed.launcher.instantiate import named_by_user
+    from testbed.launcher.job import Job, run
+
+    permitted = named_by_user(given.overrides, search.users)
+    return run(Job(verb, config, composed.choices, command, permitted, debug=debug))
+
+
+def _british(word: str) -> str:
+    return word.replace("defense", "defence", 1) if word.lstrip("+~/").startswith("defense") else word
+
+
+def _overview() -> str:
+    lines = [f"  {verb:<10}{what}" for verb, what in VERBS.items()]
+    usage = "testbed: poison, train, detect, defend and compare.\n\nusage: testbed VERB [key=value ...] [-m] [--config-dir DIR]"
+    tail = '`testbed VERB --help` shows examples; `eval "$(testbed -sc install=bash)"` completes names in the shell.'
+    return "\n".join([usage, "", *lines, "", tail])
+
+
+def _help(verb: str) -> str:
+    flags = """  -m, --multirun      sweep: every value may be a list (a=x,y), as in Hydra
+  -cd, --config-dir   a folder with configuration of your own (DIR/defence/mine.yaml)
+  -c, --cfg job       print the configuration and stop
+  --debug             show the whole trace of an error"""
+    groups = "groups: data model trainer attack defence detector logger (testbed list GROUP shows what they offer)"
+    return f"testbed {verb}: {VERBS[verb]}\n\nusage: testbed {verb} [key=value ...]\n\nexamples:\n{EXAMPLES[verb]}\n\n{groups}\n\n{flags}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""A user's own images: one folder for each class."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import PIL
+import torch
+
+from testbed.api import Invalid, Splits
+from testbed.data import folder
+from testbed.data.cache import cached_tensors, digest_of
+from testbed.data.folder import EXTENSIONS, FolderExamples
+from testbed.data.memory import LabelledExamples, MemoryExamples
+from testbed.data.splits import divide, image_task
+
+
+def image_folder(
+    root: str | Path,
+    cache: str | Path,
+    *,
+    name: str = "image_folder",
+    size: int = 32,
+    channels: int = 3,
+    in_memory: bool = True,
+    workers: int = 0,
+    mean: Sequence[float] = (0.5,),
+    std: Sequence[float] = (0.25,),
+    augmentation: str = "none",
+    validation_per_class: int = 10,
+    reserve_per_class: int = 10,
+    reserve_source: str = "reserved",
+) -> Splits:
+    """Images `root/train/<class>/*` and `root/test/<class>/*`, as uint8 (N, channels, size, size).
+
+    In memory they are decoded once and kept in `cache` under the digest of the files; otherwise they are decoded each
+    time, by `workers` processes. Classes are numbered in the order of their sorted names. Names that begin with a dot
+    and files that are not images by their ending are passed over.
+
+    Raises:
+        Invalid: a folder is not there or empty, the parts differ in their classes, a link leads out of `root`, or an
+            image cannot be used (in memory: found at once; otherwise: when it is read).
+    """
+    check_reading(size, channels, in_memory=in_memory, workers=workers)
+    base = Path(root)
+    classes = class_names(base, "train")
+    unknown = sorted(set(class_names(base, "test")) - set(classes))
+    if unknown:
+        raise Invalid(
+            "root", base / "test" / unknown[0], "the training part has no such class", "give both parts the same classes"
+        )
+    task = image_task(classes, (channels, size, size), mean=mean, std=std, augmentation=augmentation)
+    parts: list[LabelledExamples] = [
+        listed(base, part, classes, shape=(channels, size, size), workers=workers, cache=Path(cache))
+        for part in ("train", "test")
+    ]
+    if in_memory:
+        parts = [decoded(part, Path(cache)) for part in parts]
+    return divide(
+        name,
+        task,
+        *parts,
+        validation_per_class=validation_per_class,
+        reserve_per_class=reserve_per_class,
+        reserve_source=reserve_source,
+    )
+
+
+def check_reading(size: int, channels: int, *, in_memory: bool, workers: int) -> None:
+    """Refuse sizes that no image can have, and a number of processes that does not fit the way of reading."""
+    if size < 1:
+        raise Invalid("size", size, "images are at least 1 pixel wide", "give their side in pixels, such as 32")
+    if channels not in (1, 3):
+        raise Invalid("channels", channels, "images are grey (1) or RGB (3)", "choose one of them")
+    if workers < (0 if in_memory else 1):
+        # The rest of the testbed reads into memory whatever asks for no process.
+        raise Invalid("workers", workers, "images that stay on disk are read by 1 process or more", "say data.workers=2")
+
+
+def class_names(root: Path, part: str) -> tuple[str, ...]:
+    """The sorted names of the class folders of a part."""
+    base = root / part
+    if not base.is_dir():
+        raise Invalid(
+            "root", root, f"there is no folder {part}/ in it", "it needs train/ and test/, with one folder for each class"
+        )
+    names = sorted(entry.name for entry in os.scandir(base) if entry.is_dir() and not entry.name.startswith("."))
+    if not names:
+        raise Invalid("root", base, "there is no class folder in it", "give each class a folder")
+    return tuple(names)
+
+
+def listed(
+    root: Path, part: str, classes: Sequence[str], *, shape: tuple[int, int, int], workers: int, cache: Path
+) -> FolderExamples:
+    """The image files of a part, ordered by class and name."""
+    paths: list[str] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        names = image_names(root, Path(part) / name)
+        if part == "train" and not names:
+            raise Invalid("root", root / part / name, "there is no image in it", f"images end with {', '.join(EXTENSIONS)}")
+        paths += names
+        labels += [label] * len(names)
+    return FolderExamples(root, tuple(paths), torch.tensor(labels, dtype=torch.int64), shape, workers, cache)
+
+
+def image_names(root: Path, place: Path) -> list[str]:
+    """The sorted paths, relative to `root`, of the images in its folder `place`; none where there is no such folder."""
+    if not (root / place).is_dir():
+        return []
+    check_inside(root, root / place)
+    names = []
+    for entry in sorted(os.scandir(root / place), key=lambda entry: entry.name):
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            raise Invalid("root", entry.path, "a folder within the folder of a class", "move its images up, or take it away")
+        if entry.name.lower().endswith(EXTENSIONS):
+            if entry.is_symlink():
+                check_inside(root, Path(entry.path))
+            names.append((place / entry.name).as_posix())
+    return names
+
+
+def check_inside(root: Path, path: Path) -> None:
+    """Refuse a path whose links lead out of `root`."""
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise Invalid("root", path, f"a link that leads out of {root}", "copy the files into it")
+
+
+def decoded(examples: FolderExamples, cache: Path) -> MemoryExamples:
+    """The same examples, decoded into memory once and then read from `cache`."""
+
+    def decode() -> dict[str, torch.Tensor]:
+        return {"inputs": examples[torch.arange(len(examples))].inputs}
+
+    # The decoder's version and the rule for sizes are part of what the pixels depend on.
+    key = digest_of(examples.digest, PIL.__version__, Path(folder.__file__).read_bytes())
+    return MemoryExamples(cached_tensors(cache, f"images-{key[:32]}", decode)["inputs"], examples.labels)

@@ -1,0 +1,42 @@
+"""What detectors ask of the data before anything is trained."""
+
+from __future__ import annotations
+
+from testbed.api import Examples, ImageTask, Invalid, Task, Unsupported
+
+
+def require_images(task: Task) -> ImageTask:
+    """Raises `Unsupported` for anything but images."""
+    if not isinstance(task, ImageTask):
+        raise Unsupported(f"needs images, not {task.kind}")
+    return task
+
+
+def require_labels(task: Task) -> None:
+    """Raises `Unsupported` where rows have answers instead of class labels."""
+    if task.kind == "chat":
+        raise Unsupported("needs class labels, which chat data does not have")
+
+
+def require_reserve(reserve: Examples, at_least: int) -> None:
+    """Raises `Invalid` where the defender's clean reserve is too small."""
+    if len(reserve) < at_least:
+        raise Invalid("reserve", len(reserve), f"at least {at_least} clean rows", "give the data a larger reserve", "data")
+
+
+def require_above(parameter: str, value: float, lower: float) -> None:
+    """Raises `Invalid` unless value > lower."""
+    if not value > lower:
+        raise Invalid(parameter, value, f"must be above {lower:g}", "choose a larger one")
+
+
+def require_at_least(parameter: str, value: int, lower: int) -> None:
+    """Raises `Invalid` unless value >= lower."""
+    if not value >= lower:
+        raise Invalid(parameter, value, f"must be at least {lower}", "choose a larger one")
+
+
+def require_between(parameter: str, value: float, lower: float, upper: float) -> None:
+    """Raises `Invalid` unless lower < value < upper."""
+    if not lower < value < upper:
+        raise Invalid(parameter, value, f"must lie between {lower:g} and {upper:g}", "both ends excluded")

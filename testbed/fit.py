@@ -1,0 +1,230 @@
+"""(victim, examples) -> trained victim, through one LightningModule, so that victims and wrappers stay plain modules."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from testbed.api import Batch, Diverged, Examples, Invalid, Victim
+from testbed.features import accuracy, progress, read_ahead
+from testbed.identity import derive, generator
+
+logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+
+Optimiser = Callable[..., torch.optim.Optimizer]
+Loss = Callable[[Victim, Batch], Tensor]
+Curve = list[dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`conf/trainer`: how a victim is trained unless a defence says otherwise.
+
+    `schedule` maps the fraction of training done, in [0, 1), to a factor of the learning rate. `precision` is Lightning's;
+    `threads` are PyTorch's, null for as many as it likes (results are bit-equal only at the same number).
+    """
+
+    max_epochs: int
+    batch_size: int
+    optimiser: Optimiser
+    schedule: Callable[[float], float]
+    precision: str = "32-true"
+    channels_last: bool = True
+    gradient_clip: float | None = None
+    accelerator: str = "auto"
+    threads: int | None = None
+
+    def check(self) -> None:
+        """Raises `Invalid` for numbers that cannot train."""
+        for name, least in (("max_epochs", 1), ("batch_size", 2)):
+            if getattr(self, name) < least:
+                raise Invalid(name, getattr(self, name), f"must be at least {least}", component="trainer")
+
+    @property
+    def device(self) -> torch.device:
+        """Where the accelerator asked for lies."""
+        if self.accelerator == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device({"gpu": "cuda"}.get(self.accelerator, self.accelerator))
+
+
+def one_cycle(done: float, *, warm_up: float = 0.25) -> float:
+    """From 1/25 up to 1 during `warm_up`, then down to about 0, both by a half cosine (Smith and Topin 2017, arXiv 1708.07120)."""
+    if done < warm_up:
+        return 1 / 25 + (1 - 1 / 25) * (1 - math.cos(math.pi * done / warm_up)) / 2
+    return (1 + math.cos(math.pi * (done - warm_up) / (1 - warm_up))) / 2
+
+
+def cosine(done: float) -> float:
+    """(1 + cos(pi done)) / 2 (Loshchilov and Hutter 2017, arXiv 1608.03983)."""
+    return (1 + math.cos(math.pi * done)) / 2
+
+
+def constant(done: float) -> float:
+    """1."""
+    return 1.0
+
+
+def fit(
+    victim: Victim,
+    examples: Examples,
+    *,
+    settings: Settings,
+    seed: int,
+    epochs: int | None = None,
+    optimiser: Optimiser | None = None,
+    loss: Loss | None = None,
+    callbacks: Sequence[pl.Callback] = (),
+    validation: Examples | None = None,
+) -> tuple[Victim, Curve]:
+    """Train a copy of `victim`; also the mean loss and the validation accuracy of each epoch.
+
+    The order of rows comes from (seed, epoch), what is random inside the victim too; the global generator is left as it was.
+
+    Raises:
+        Diverged: the loss or a weight became NaN or infinite.
+        Invalid: there are too few rows to train on.
+    """
+    if len(examples) < 2:
+        raise Invalid("", None, f"{len(examples)} rows are left to train on", "at least 2 are needed", component="data.train")
+    plan = BatchPlan(examples, settings.batch_size, derive(seed, "order"), settings.device)
+    epochs = settings.max_epochs if epochs is None else epochs
+    module = Training(placed(copy.deepcopy(victim), settings), plan, optimiser or settings.optimiser, settings.schedule, loss)
+    module.seed, module.steps, module.validation = derive(seed, "augmentation"), epochs * len(plan), validation
+    with torch.random.fork_rng(), threads(settings.threads), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="pytorch_lightning")
+        _trainer(settings, epochs, [Bar(), *callbacks]).fit(module, train_dataloaders=plan)
+    return placed(_finite(module.victim), settings).eval(), module.curve
+
+
+def placed(victim: Victim, settings: Settings) -> Victim:
+    """On the device and in the memory format that training uses; a victim read from disk goes through the same."""
+    victim = victim.to(settings.device)
+    return victim.to(memory_format=torch.channels_last) if settings.channels_last else victim
+
+
+class BatchPlan:
+    """The batches of each epoch, in an order that depends on (seed, epoch) alone.
+
+    A last batch of one row joins the one before it: batch normalisation cannot train on a single row.
+    """
+
+    def __init__(self, examples: Examples, batch_size: int, seed: int, device: torch.device) -> None:
+        to = getattr(examples, "to", None)
+        self.examples = to(device) if to is not None and device.type != "cpu" else examples
+        self.batch_size, self.seed, self.epoch = batch_size, seed, 0
+        self.ends = list(range(batch_size, len(examples), batch_size))
+        if self.ends and len(examples) - self.ends[-1] == 1:
+            self.ends.pop()
+
+    def __len__(self) -> int:
+        return len(self.ends) + 1
+
+    def __iter__(self) -> Iterator[Batch]:
+        order = torch.randperm(len(self.examples), generator=generator(derive(self.seed, f"epoch {self.epoch}")))
+        yield from read_ahead(self.examples, order.tensor_split(self.ends))
+
+
+class Training(pl.LightningModule):
+    """The one LightningModule: asks the victim for its loss, keeps the losses on the device, and says when they are not finite."""
+
+    seed: int
+    steps: int
+    validation: Examples | None = None
+
+    def __init__(
+        self, victim: Victim, plan: BatchPlan, optimiser: Optimiser, schedule: Callable[[float], float], loss: Loss | None
+    ) -> None:
+        super().__init__()
+        self.victim, self.plan, self.loss = victim, plan, loss
+        self.optimiser, self.schedule = optimiser, schedule
+        self.losses: list[Tensor] = []
+        self.curve: Curve = []
+
+    def configure_optimizers(self) -> Any:
+        chosen = self.optimiser([parameter for parameter in self.victim.parameters() if parameter.requires_grad])
+        factor = torch.optim.lr_scheduler.LambdaLR(chosen, lambda step: self.schedule(min(step, self.steps - 1) / self.steps))
+        return {"optimizer": chosen, "lr_scheduler": {"scheduler": factor, "interval": "step"}}
+
+    def on_train_epoch_start(self) -> None:
+        self.plan.epoch = self.current_epoch
+        self.losses.clear()
+        self.victim.train()
+        torch.manual_seed(derive(self.seed, f"epoch {self.current_epoch}"))
+
+    def training_step(self, batch: Batch) -> Tensor:
+        loss = self.victim.loss(batch) if self.loss is None else self.loss(self.victim, batch)
+        self.losses.append(loss.detach())
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        losses = torch.stack(self.losses).float().cpu()
+        bad = (~losses.isfinite()).nonzero()
+        if len(bad):
+            step = self.current_epoch * len(self.plan) + int(bad[0])
+            raise Diverged(f"the loss was {losses[bad[0, 0]].item()} at step {step} (epoch {self.current_epoch})")
+        row = {"epoch": float(self.current_epoch + 1), "loss": losses.mean().item()}
+        if self.validation is not None and len(self.validation):
+            row["validation_accuracy"] = accuracy(self.victim, self.validation)
+        self.curve.append(row)
+
+
+class Bar(pl.Callback):
+    """A progress bar over all steps, on a terminal, once training has taken two seconds."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.bar = progress(range(int(pl_module.steps)), "training")  # type: ignore[arg-type]
+        self.steps = iter(self.bar)
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        next(self.steps, None)
+
+    def on_train_end(self, *_: Any) -> None:
+        self.bar.close()  # type: ignore[attr-defined]
+
+
+class threads:
+    """So many PyTorch threads inside; as many as before afterwards."""
+
+    def __init__(self, number: int | None) -> None:
+        self.number = number
+
+    def __enter__(self) -> None:
+        self.before = torch.get_num_threads()
+        torch.set_num_threads(self.number or self.before)
+
+    def __exit__(self, *error: object) -> None:
+        torch.set_num_threads(self.before)
+
+
+def _trainer(settings: Settings, epochs: int, callbacks: list[pl.Callback]) -> pl.Trainer:
+    """A Trainer with everything switched off that costs time a step and that the run folder does better."""
+    return pl.Trainer(
+        max_epochs=epochs,
+        accelerator=settings.accelerator,
+        devices=1,
+        precision=settings.precision,  # type: ignore[arg-type]
+        gradient_clip_val=settings.gradient_clip,
+        callbacks=callbacks,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+
+
+def _finite(victim: Victim) -> Victim:
+    for name, value in victim.state_dict().items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise Diverged(f"{name} is not finite after training")
+    return victim

@@ -1,0 +1,209 @@
+"""What makes two inputs equal: descriptions of methods, digests of rows and weights, hashes of sources, keys and seeds.
+
+A key hashes values, contents and the sources of the code that takes part; never paths, loggers, the commit or the clock.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+import inspect
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from testbed.api import Examples, Poison
+
+LIBRARIES = frozenset(
+    {"torch", "torchvision", "pytorch_lightning", "numpy", "scipy", "sklearn", "pandas", "PIL", "tqdm", "transformers"}
+)
+"""Code that a key does not hash: `run.json` records the versions instead."""
+
+CORE = ("testbed.api", "testbed.fit", "testbed.features", "testbed.metrics", "testbed.data.overlay", "testbed.pipeline.threat")
+
+
+def derive(seed: int, purpose: str) -> int:
+    """A seed of its own for each purpose: the first 63 bits of SHA-256('seed:purpose')."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{purpose}".encode()).digest()[:8], "big") >> 1
+
+
+def generator(seed: int, purpose: str = "") -> torch.Generator:
+    """A random generator for one purpose; the global one is never used."""
+    return torch.Generator().manual_seed(derive(seed, purpose) if purpose else seed)
+
+
+def key(**parts: Any) -> str:
+    """16 hexadecimal digits over the parts as JSON."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def describe(value: Any) -> Any:
+    """The values that make up an object, as plain data: its class and its constructor's arguments, read back by name.
+
+    Raises:
+        TypeError: a constructor that does not store an argument under the argument's own name.
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Path):
+        return {"file": file_digest(value)} if value.is_file() else str(value)
+    if isinstance(value, Mapping):
+        return {str(name): describe(item) for name, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        items = [describe(item) for item in value]
+        return sorted(items, key=json.dumps) if isinstance(value, set | frozenset) else items
+    if isinstance(value, Tensor):
+        return {"tensor": tensor_digest(value)}
+    if isinstance(value, partial):
+        return {
+            "call": _name(value.func),
+            **({"given": describe(value.args)} if value.args else {}),
+            **describe(value.keywords),
+        }
+    if inspect.isfunction(value) or inspect.isclass(value) or inspect.isbuiltin(value):
+        return _name(value)
+    return {"class": _name(type(value)), **{name: describe(item) for name, item in arguments(value).items()}}
+
+
+def arguments(value: Any) -> dict[str, Any]:
+    """The constructor's arguments of an object, read back from its attributes."""
+    named = {}
+    for name, parameter in inspect.signature(type(value).__init__).parameters.items():
+        if name in ("self", *getattr(value, "meaningless", ())) or parameter.kind in (
+            parameter.VAR_POSITIONAL,
+            parameter.VAR_KEYWORD,
+        ):
+            continue
+        if not hasattr(value, name):
+            raise TypeError(f"{_name(type(value))} does not store its argument {name!r} under that name")
+        named[name] = getattr(value, name)
+    return named
+
+
+def sources(*values: Any) -> dict[str, str]:
+    """Module name -> SHA-256 of its file, for the classes in `values`, what they import of the same code base, and the core."""
+    found: dict[str, str] = {}
+    for module in [*CORE, *(name for value in values for name in _modules(value))]:
+        _follow(module, found)
+    return dict(sorted(found.items()))
+
+
+def current_source(module: str) -> str | None:
+    """SHA-256 of a module's file as it is now; None where there is no such file."""
+    path = _file(module)
+    return None if path is None else hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def tensor_digest(tensor: Tensor) -> str:
+    """SHA-256 over dtype, shape and bytes, wherever the tensor lies and whatever its strides."""
+    plain = tensor.detach().cpu().contiguous()
+    head = f"{plain.dtype}{tuple(plain.shape)}".encode()
+    return hashlib.sha256(head + plain.view(-1).view(torch.uint8).numpy().tobytes()).hexdigest()
+
+
+def weights_digest(victim: nn.Module) -> str:
+    """SHA-256 over the names and values of parameters and buffers."""
+    state = {name: tensor_digest(value) for name, value in victim.state_dict().items()}
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+
+
+def examples_digest(examples: Examples) -> str:
+    """SHA-256 over the rows of a data set: its own `digest` if it has one, otherwise over what it returns."""
+    stored = getattr(examples, "digest", None)
+    if isinstance(stored, str):
+        return stored
+    whole = hashlib.sha256()
+    for start in range(0, len(examples), 1024):
+        batch = examples[torch.arange(start, min(start + 1024, len(examples)))]
+        for part in (batch.inputs, batch.labels):
+            whole.update((tensor_digest(part) if isinstance(part, Tensor) else json.dumps(describe(part))).encode())
+    return whole.hexdigest()
+
+
+def poison_digest(poison: Poison) -> str:
+    """SHA-256 over the indices, inputs and labels of a poison."""
+    parts = [describe(part) for part in (poison.indices, poison.batch.inputs, poison.batch.labels)]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def overrides(method: Any, base: type, *names: str) -> bool:
+    """Does the method's class define one of these stages itself?"""
+    return any(getattr(type(method), name, None) is not getattr(base, name) for name in names)
+
+
+def _name(value: Callable[..., Any]) -> str:
+    return f"{value.__module__}.{value.__qualname__}"
+
+
+def _modules(value: Any) -> Iterable[str]:
+    """Modules of every class and function that a description would name."""
+    if isinstance(value, Mapping):
+        yield from (module for item in value.values() for module in _modules(item))
+    elif isinstance(value, list | tuple):
+        yield from (module for item in value for module in _modules(item))
+    elif isinstance(value, partial):
+        yield value.func.__module__
+        yield from _modules(value.keywords)
+    elif inspect.isfunction(value) or inspect.isclass(value):
+        yield value.__module__
+    elif value is not None and not isinstance(value, bool | int | float | str | Path | Tensor):
+        yield from (cls.__module__ for cls in type(value).__mro__)
+        yield from _modules(arguments(value))
+
+
+def _follow(module: str, found: dict[str, str]) -> None:
+    path = _file(module)
+    if path is None or module in found:
+        return
+    found[module] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    for imported in _imports(path, module):
+        if _same_code_base(imported, module):
+            _follow(imported, found)
+
+
+def _same_code_base(imported: str, importer: str) -> bool:
+    """A plug-in's neighbours count, the libraries that it uses do not."""
+    path, home = _file(imported), _file(importer)
+    if path is None or home is None or "site-packages" in path.parts:
+        return imported.partition(".")[0] in ("testbed", importer.partition(".")[0])
+    return imported.startswith("testbed.") or path.is_relative_to(home.parent)
+
+
+@cache
+def _imports(path: Path, module: str) -> tuple[str, ...]:
+    names: list[str] = []
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            parent = module.rsplit(".", node.level)[0] if node.level else ""
+            base = ".".join(part for part in (parent, node.module) if part)
+            names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    return tuple(names)
+
+
+@cache
+def _file(module: str) -> Path | None:
+    package = module.partition(".")[0]
+    if package in LIBRARIES or package in sys.stdlib_module_names or not package:
+        return None
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, AttributeError, ValueError):
+        return None
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        return None
+    return Path(spec.origin)

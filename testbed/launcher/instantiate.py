@@ -1,0 +1,145 @@
+"""From configuration to objects: only what may be named is called, and every value is checked against the constructor's types."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import typing
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pydantic
+import yaml
+
+from testbed.api import Invalid
+from testbed.words import Refused, nearest
+
+LIBRARY = ("torch.optim.", "torchvision.models.")
+"""What `_target_` may name besides testbed's own code and what the user named."""
+
+
+def named_by_user(overrides: Collection[str], folders: Collection[Path]) -> frozenset[str]:
+    """Targets that the user permitted: on the command line, or in a folder of configuration that the user named or installed."""
+    permitted = {
+        value.strip("'\"") for key, _, value in (text.partition("=") for text in overrides) if key.endswith("_target_")
+    }
+    for folder in folders:
+        for path in folder.rglob("*.yaml"):
+            permitted |= _targets(yaml.safe_load(path.read_text(encoding="utf-8")))
+    return frozenset(permitted)
+
+
+def instantiate(node: Any, key: str, execution_whitelist: Collection[str] = ()) -> Any:
+    """What a node of plain configuration describes: a call of its `_target_`, or the value itself.
+
+    Raises:
+        Invalid: an argument that the target does not take, lacks, or cannot use; a target that is not there.
+        Refused: a target that nobody may name.
+    """
+    if isinstance(node, list):
+        return [instantiate(item, f"{key}.{index}", execution_whitelist) for index, item in enumerate(node)]
+    if not isinstance(node, dict):
+        return node
+    arguments = {
+        name: instantiate(item, f"{key}.{name}", execution_whitelist) for name, item in node.items() if name[:1] != "_"
+    }
+    if "_target_" not in node:
+        return arguments
+    target = locate(node["_target_"], key, execution_whitelist)
+    arguments = checked(target, arguments, key, whole=not node.get("_partial_", False))
+    if node.get("_partial_", False):
+        return partial(target, **arguments)
+    return called(target, arguments, key)
+
+
+def called(target: Callable[..., Any], arguments: Mapping[str, Any], key: str) -> Any:
+    """target(**arguments), with errors that name the configuration key."""
+    try:
+        return target(**arguments)
+    except Invalid as error:
+        error.component = error.component or key
+        raise
+
+
+def locate(name: str, key: str, execution_whitelist: Collection[str]) -> Callable[..., Any]:
+    """The class or function of this dotted name.
+
+    Raises:
+        Refused: nobody permitted it.
+        Invalid: there is no such thing.
+    """
+    if not (name.startswith(("testbed.", *LIBRARY)) or name in execution_whitelist):
+        raise Refused(
+            f"{key}._target_={name}: not permitted; name it on the command line, or in a folder given with --config-dir", 3
+        )
+    module, _, attribute = name.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        if not module.startswith(error.name or "?"):
+            raise
+        raise Invalid(
+            "_target_", name, f"there is no module {error.name}", "is its folder the working directory?", key
+        ) from error
+    except AttributeError as error:
+        names = [known for known in vars(importlib.import_module(module)) if known[:1] != "_"]
+        raise Invalid("_target_", name, f"{module} has no {attribute}", nearest(attribute, names), key) from error
+
+
+def checked(target: Callable[..., Any], arguments: Mapping[str, Any], key: str, *, whole: bool = True) -> dict[str, Any]:
+    """The arguments as the target's annotations want them; all that it requires must be there if `whole`."""
+    parameters = inspect.signature(target).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return dict(arguments)
+    hints = _hints(target)
+    found = {}
+    for name, value in arguments.items():
+        if name not in parameters:
+            raise Invalid(name, value, f"{target.__name__} takes no such argument", nearest(name, list(parameters)), key)
+        found[name] = _converted(value, hints.get(name, Any), name, key)
+    required = [name for name, parameter in parameters.items() if parameter.default is parameter.empty]
+    absent = [name for name in required if name not in found]
+    if whole and absent:
+        raise Invalid(absent[0], None, "must be given", f"say {key}.{absent[0]}=...", key)
+    return found
+
+
+def _converted(value: Any, annotation: Any, name: str, key: str) -> Any:
+    if not isinstance(value, str | int | float | bool | list | dict | None) or (
+        isinstance(value, list) and not _is_plain(value)
+    ):
+        return value
+    try:
+        adapter = pydantic.TypeAdapter(annotation, config=pydantic.ConfigDict(arbitrary_types_allowed=True))
+    except (pydantic.errors.PydanticUserError, TypeError):  # an annotation that pydantic cannot check: the method checks it
+        return value
+    try:
+        return adapter.validate_python(value)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        raise Invalid(name, value, first["msg"][0].lower() + first["msg"][1:], component=key) from error
+
+
+def _is_plain(value: list[Any]) -> bool:
+    return all(
+        isinstance(item, str | int | float | bool | None) or (isinstance(item, list) and _is_plain(item)) for item in value
+    )
+
+
+def _hints(target: Callable[..., Any]) -> dict[str, Any]:
+    owner = target.__init__ if inspect.isclass(target) else target  # type: ignore[misc]
+    try:
+        return typing.get_type_hints(owner)
+    except NameError:  # annotations that exist for type checkers only
+        return {}
+
+
+def _targets(node: Any) -> set[str]:
+    if isinstance(node, list):
+        return set().union(*map(_targets, node))
+    if not isinstance(node, dict):
+        return set()
+    own = {node["_target_"]} if isinstance(node.get("_target_"), str) else set()
+    return own.union(*map(_targets, node.values()))

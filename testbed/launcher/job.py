@@ -1,0 +1,89 @@
+"""One run: from a composed configuration to a finished run folder, and from whatever happens to an exit code."""
+
+from __future__ import annotations
+
+import sys
+import time
+import traceback
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from testbed.words import Refused
+
+PIPELINES = {
+    "train": "testbed.pipeline.train:train",
+    "detect": "testbed.pipeline.detect:detect",
+    "evaluate": "testbed.pipeline.evaluate:evaluate",
+    "report": "testbed.pipeline.report:report",
+    "check": "testbed.pipeline.check:check",
+}
+CODES = {"done": 0, "skipped": 0, "failed": 1, "diverged": 1, "timeout": 1}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A verb with its resolved configuration, the options chosen, and what may be instantiated."""
+
+    verb: str
+    config: Mapping[str, Any]
+    choices: Mapping[str, str]
+    command: Sequence[str] = ()
+    permitted: Collection[str] = ()
+    group: str = ""
+    debug: bool = field(default=False)
+
+
+def run(job: Job) -> int:
+    """Run it and say how it went: the exit code. An error is one line, with its trace only if `debug`."""
+    try:
+        return _run(job)
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to resume", file=sys.stderr)
+        return 130
+    except BaseException as error:
+        if job.debug:
+            traceback.print_exc()
+        message, code = explained(error)
+        print(f"error: {message}", file=sys.stderr)
+        return code
+
+
+def explained(error: BaseException) -> tuple[str, int]:
+    """One line and an exit code for an error."""
+    from testbed.api import Invalid
+
+    if isinstance(error, Refused):
+        return str(error), error.code
+    if isinstance(error, Invalid):
+        return str(error), 2
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in (13, 28, 30)):
+        return f"{type(error).__name__}: {error}", 4
+    return f"{type(error).__name__}: {error} (--debug shows the trace)", 1
+
+
+def _run(job: Job) -> int:
+    from testbed.launcher.instantiate import checked, instantiate
+    from testbed.record import Origin
+
+    module, _, name = PIPELINES[job.verb].partition(":")
+    pipeline = getattr(__import__(module, fromlist=[name]), name)
+    wanted = pipeline.__code__.co_varnames[: pipeline.__code__.co_argcount + pipeline.__code__.co_kwonlyargcount]
+    parts = {key: instantiate(node, key, job.permitted) for key, node in job.config.items() if key in wanted}
+    arguments = checked(pipeline, parts, "", whole=False)
+    if "origin" in wanted:
+        arguments["origin"] = Origin(job.config, tuple(job.command), job.choices, job.group)
+    started = time.monotonic()
+    result = pipeline(**arguments)
+    return result if isinstance(result, int) else _told(result, time.monotonic() - started)
+
+
+def _told(folder: Any, seconds: float) -> int:
+    """Print what a run measured and, last, where it is."""
+    from testbed.record import read_json
+    from testbed.table import print_run
+
+    result = read_json(folder / "result.json")
+    print_run(folder, result, seconds)
+    print(folder, flush=True)
+    return CODES[result["status"]]

@@ -1,0 +1,65 @@
+"""What every pipeline does around its work: name the run, and show it once it is committed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from testbed.api import Attack, Splits
+from testbed.fit import Settings
+from testbed.identity import describe, examples_digest, key, sources
+from testbed.pipeline.scene import Model
+from testbed.record import Identity, Origin, safe_name
+
+
+def identify(
+    verb: str,
+    *,
+    data: Splits,
+    model: Model,
+    attack: Attack,
+    method: Any,
+    trainer: Settings,
+    seed: int,
+    origin: Origin,
+) -> Identity:
+    """The run's name and keys: over its values alone, and over values, contents and sources.
+
+    Raises:
+        Invalid: a name that cannot be part of a path.
+    """
+    kind = "detector" if verb == "detect" else "defence"
+    named = [
+        origin.names.get(group, fallback)
+        for group, fallback in (("attack", _word(attack)), (kind, _word(method)), ("data", data.name))
+    ]
+    name = safe_name("-".join([*named, f"s{seed}"]), "name")
+    parts = {"data": data, "trainer": trainer, "model": model, "attack": attack, kind: method}
+    values = {part: describe(value) for part, value in parts.items() if part != "data"}
+    values |= {"verb": verb, "seed": seed, "data": _outline(data)}
+    taking_part = sources(model, attack, method, trainer)
+    return Identity(
+        verb, name, key(values=values, contents=_contents(data), sources=taking_part), key(values=values), taking_part
+    )
+
+
+def log(folder: Path, logger: Any, outputs: Path) -> Path:
+    """Show a committed run to the logger, which can do it no harm."""
+    if logger is not None:
+        logger.show(folder, outputs)
+    return folder
+
+
+def _word(method: Any) -> str:
+    return type(method).__name__.lower()
+
+
+def _outline(data: Splits) -> dict[str, Any]:
+    """What of a data set is a setting: its name, its sizes, where the reserve comes from."""
+    sizes = {part: len(getattr(data, part)) for part in ("train", "validation", "test", "reserve")}
+    return {"name": data.name, "task": describe(data.task), "sizes": sizes, "reserve_source": data.reserve_source}
+
+
+def _contents(data: Splits) -> dict[str, str]:
+    parts = {part: getattr(data, part) for part in ("train", "validation", "test", "reserve")}
+    return {name: examples_digest(examples) for name, examples in {**parts, **data.exams}.items()}

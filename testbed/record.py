@@ -1,0 +1,267 @@
+"""Run folders: what a run leaves, committed by rename, last of all."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import resource
+import shutil
+import subprocess
+import sys
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from filelock import FileLock
+from safetensors.torch import save_file
+from torch import Tensor
+
+from testbed.api import Diverged, Invalid, Unsupported
+from testbed.identity import current_source
+
+SCHEMA = 1
+NAME = re.compile(r"[A-Za-z0-9._-]{1,80}")
+REUSABLE = ("done", "skipped")
+LIBRARIES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "wandb", "scikit-learn", "numpy", "safetensors")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a run came from: the resolved configuration, the command line, the chosen names, the sweep that it is part of."""
+
+    config: Mapping[str, Any] = field(default_factory=dict)
+    command: tuple[str, ...] = ()
+    names: Mapping[str, str] = field(default_factory=dict)
+    group: str = ""
+
+
+@dataclass
+class Outcome:
+    """What `result.json` says: `measures` are flat numbers (null where undefined), `counts` the n of each."""
+
+    status: str = "done"
+    reason: str | None = None
+    measures: dict[str, Any] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+class Workspace:
+    """A run while it runs: its folder under a temporary name, its clock, and what it reused or made."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.seconds: dict[str, float] = {}
+        self.peak_memory: dict[str, int] = {}
+        self.reused: list[str] = []
+        self.made: list[str] = []
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Seconds and peak memory in bytes (of the process, and of the GPU where there is one) are booked under this name."""
+        start = time.monotonic()
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        try:
+            yield
+        finally:
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - start, 3)
+            self.peak_memory[name] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            if torch.cuda.is_available():
+                self.peak_memory[f"{name}_gpu"] = torch.cuda.max_memory_allocated()
+
+    def tensors(self, name: str, **tensors: Tensor) -> None:
+        """Per-example values, as `name`.safetensors."""
+        save_file(
+            {key: value.detach().cpu().contiguous() for key, value in tensors.items()}, self.folder / f"{name}.safetensors"
+        )
+
+    def write(self, name: str, value: Any) -> None:
+        """Plain data, as the JSON file `name`."""
+        write_json(self.folder / name, value)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What names a run: its verb and name, the key over everything, and the key over its settings alone."""
+
+    verb: str
+    name: str
+    key: str
+    settings: str
+    sources: Mapping[str, str]
+
+    def folder(self, outputs: Path) -> Path:
+        """`outputs/<verb>/<name>-<key>`."""
+        return outputs / self.verb / f"{self.name}-{self.key}"
+
+
+def recorded(
+    identity: Identity, outputs: Path, origin: Origin, work: Callable[[Workspace], Outcome], say: Callable[[str], None] = print
+) -> Path:
+    """The folder of this run: found finished, or made now. A failed run is recorded as well, and is tried again next time.
+
+    Raises:
+        Invalid: bad configuration or input; nothing is recorded, for nothing was run.
+    """
+    final = identity.folder(outputs)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    for old, why in stale(identity, outputs):
+        say(f"stale: {old} has these settings, but {why} changed since; it is kept and not mixed with this run")
+    with lock(final, say):
+        if status(final) in REUSABLE:
+            say(f"already done, nothing was run: {final.name}")
+            return final
+        with committed(final) as folder:
+            workspace = Workspace(folder)
+            outcome = _outcome(work, workspace)
+            write_json(folder / "result.json", {"schema": SCHEMA, **vars(outcome)})
+            write_json(folder / "run.json", {**provenance(identity, origin), **_spent(workspace)})
+            (folder / "config.yaml").write_text(yaml.safe_dump(dict(origin.config), sort_keys=False, allow_unicode=True))
+    return final
+
+
+def _outcome(work: Callable[[Workspace], Outcome], workspace: Workspace) -> Outcome:
+    try:
+        return work(workspace)
+    except Invalid:
+        raise
+    except Unsupported as reason:
+        return Outcome("skipped", str(reason))
+    except Diverged as reason:
+        return Outcome("diverged", str(reason))
+    except Exception as error:  # a fault of one method must not take the others' runs with it: it is recorded with its trace
+        (workspace.folder / "error.txt").write_text(traceback.format_exc())
+        return Outcome("failed", f"{type(error).__name__}: {error}")
+
+
+def _spent(workspace: Workspace) -> dict[str, Any]:
+    return {
+        "seconds": workspace.seconds,
+        "peak_memory": workspace.peak_memory,
+        "reused": sorted(set(workspace.reused)),
+        "made": sorted(set(workspace.made)),
+    }
+
+
+def provenance(identity: Identity, origin: Origin) -> dict[str, Any]:
+    """What a reader needs to trust and to repeat a run."""
+    return {
+        "schema": SCHEMA,
+        **vars(identity),
+        "names": dict(origin.names),
+        "group": origin.group,
+        "command": list(origin.command),
+        "commit": commit(),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
+        "machine": {"system": platform.platform(), "processor": platform.machine(), "threads": torch.get_num_threads()},
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+    }
+
+
+def commit() -> str | None:
+    """The commit of the checkout that this code runs from; None where it is no checkout."""
+    here = Path(__file__).parent.parent
+    if not (here / ".git").exists():
+        return None
+    answer = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return answer.stdout.strip() or None
+
+
+def stale(identity: Identity, outputs: Path) -> list[tuple[str, str]]:
+    """Finished runs with these settings whose code or data were others: folder name, and what changed."""
+    found = []
+    for run in sorted((outputs / identity.verb).glob(f"{identity.name}-*/run.json")):
+        past = read_json(run)
+        if past.get("settings") == identity.settings and past.get("key") != identity.key:
+            found.append((run.parent.name, changed(past.get("sources", {})) or "the data"))
+    return found
+
+
+def changed(then: Mapping[str, str]) -> str:
+    """The modules whose source is not what it was, or '' if all are."""
+    modules = [module for module, digest in then.items() if current_source(module) != digest]
+    return ", ".join(modules[:3]) + (f" and {len(modules) - 3} more" if len(modules) > 3 else "")
+
+
+def status(folder: Path) -> str | None:
+    """What `result.json` says, or None where there is none."""
+    result = folder / "result.json"
+    return read_json(result)["status"] if result.is_file() else None
+
+
+def safe_name(name: str, parameter: str) -> str:
+    """A name that can be part of a path.
+
+    Raises:
+        Invalid: it holds anything but letters, digits, '.', '_' and '-', or is longer than 80.
+    """
+    if not NAME.fullmatch(name) or set(name) == {"."}:
+        raise Invalid(parameter, name, "a name may hold letters, digits, '.', '_' and '-', 80 at most", "rename it")
+    return name
+
+
+@contextmanager
+def committed(final: Path) -> Iterator[Path]:
+    """A temporary folder beside `final` that takes its place when all went well, and vanishes when not."""
+    temporary = final.parent / f".{final.name[:60]}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
+    temporary.mkdir(parents=True)
+    replaced = temporary.with_name(f"{temporary.name}.replaced")
+    try:
+        yield temporary
+        if final.exists():
+            final.rename(replaced)
+        temporary.rename(final)
+    except BaseException:
+        shutil.rmtree(temporary)
+        raise
+    if replaced.exists():
+        shutil.rmtree(replaced)
+
+
+@contextmanager
+def lock(final: Path, say: Callable[[str], None] = print) -> Iterator[None]:
+    """Held by one process at a time for one folder; the kernel lets go of it when a process dies."""
+    place = final.parent / ".locks"
+    place.mkdir(parents=True, exist_ok=True)
+    held = FileLock(place / f"{final.name}.lock")
+    try:
+        held.acquire(timeout=0.2)
+    except TimeoutError:
+        say(f"waiting for another process that is making {final.name}")
+        held.acquire()
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """JSON that is the same whenever the value is the same; NaN has no place in it."""
+    path.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def runs(root: Path) -> list[Path]:
+    """Every committed run folder below `root`, in order of name."""
+    return sorted(
+        path.parent for path in root.glob("**/result.json") if not any(part.startswith(".") for part in path.parts[:-1])
+    )
+
+
+def warn(message: str) -> None:
+    """One line on standard error."""
+    print(message, file=sys.stderr, flush=True)
