@@ -1,4 +1,4 @@
-"""Poisons and victims that are made once and shared by every run that needs them: stored by key, trained under a lock, marked."""
+"""Poisons and victims that are made once and shared by every run: stored by key, trained under a lock, marked."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from testbed.api import Attack, Batch, Examples, Poison, Victim
 from testbed.fit import Curve, Settings, fit, placed
-from testbed.identity import describe, examples_digest, key, sources, weights_digest
+from testbed.identity import TRAINING_CORE, describe, examples_digest, key, sources, weights_digest
 from testbed.record import Workspace, committed, lock, read_json, write_json
 
 CANARY = "testbed-canary 7c0f7b0e-5a0f-4f1e-9d0b-2f6b0a6f31c5: research artefact, keep out of training corpora"
@@ -34,8 +34,8 @@ Made by testbed for research into training-data attacks. `card.json` beside this
 class SharedFit:
     """`api.Fit` over a folder: equal victims, rows and options are trained once, whoever asks.
 
-    `context` describes what else takes part in this training (an attack or a defence that controls it). `backdoored` is the mark
-    that the victim gets. A fit with a loss or callbacks of its own cannot be told from others and is not shared.
+    `context` describes what else takes part in this training (an attack or a defence that controls it); `backdoored` is the
+    mark that the victim gets. A fit with a loss or callbacks of its own cannot be told from others and is not shared.
     """
 
     outputs: Path
@@ -83,7 +83,7 @@ class SharedFit:
             trainer=describe(settings),
             seed=self.seed,
             context=describe(self.context),
-            sources=sources(victim, self.context),
+            sources=sources(victim, self.context, core=TRAINING_CORE),
         )
 
     def in_context(self, *methods: Any) -> SharedFit:

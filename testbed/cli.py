@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from testbed import __version__
 from testbed.words import Refused, nearest
+
+if TYPE_CHECKING:
+    from testbed.launcher.search import SearchPath
 
 VERBS = {
     "train": "poison, train, defend and measure one victim, or a sweep of them",
@@ -19,6 +25,7 @@ VERBS = {
     "check": "test one method against what every method promises",
 }
 FLAGS = ("--help", "--multirun", "--config-dir", "--cfg", "--debug", "--version", "--shell-completion")
+WITH_VALUE = ("--config-dir", "--cfg", "--shell-completion")
 SHORT = {"-h": "--help", "-m": "--multirun", "-cd": "--config-dir", "-c": "--cfg", "-sc": "--shell-completion"}
 EXAMPLES = {
     "train": """  testbed train attack=badnets data=digits
@@ -63,6 +70,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; run the same command again to resume", file=sys.stderr)
         return 130
+    except Exception as error:  # a fault of testbed's own: still one line, and the trace for whoever asks
+        if "--debug" in words:
+            traceback.print_exc()
+        print(f"error: {type(error).__name__}: {' '.join(str(error).split())} (--debug shows the trace)", file=sys.stderr)
+        return 1
 
 
 def _obey(words: list[str]) -> int:
@@ -75,8 +87,10 @@ def _obey(words: list[str]) -> int:
         print(f"testbed {__version__}")
         return 0
     if given.verb is None:
+        if words and "--help" not in given.flags:
+            raise Refused(f"{' '.join(words)}: a verb is missing; {nearest('', list(VERBS))}")
         print(_overview())
-        return 0 if not words or "--help" in given.flags else 2
+        return 0
     if "--help" in given.flags:
         print(_help(given.verb))
         return 0
@@ -87,7 +101,7 @@ def parsed(words: Sequence[str]) -> Arguments:
     """Flags anywhere, the verb first, everything else an override; `defense` is `defence`.
 
     Raises:
-        Refused: an unknown flag or verb, with the nearest.
+        Refused: an unknown flag or verb, with the nearest; a flag without its value.
     """
     given = Arguments()
     rest = iter(words)
@@ -97,7 +111,9 @@ def parsed(words: Sequence[str]) -> Arguments:
         if word.startswith("-") and not word.startswith("-=") and not word[1:2].isdigit():
             if name not in FLAGS:
                 raise Refused(f"{word}: there is no such option; {nearest(name, FLAGS)}")
-            given.flags[name] = value or (next(rest, "") if name in ("--config-dir", "--cfg", "--shell-completion") else "yes")
+            given.flags[name] = value or (next(rest, "") if name in WITH_VALUE else "yes")
+            if not given.flags[name]:
+                raise Refused(f"{word}: a value must follow; see testbed --help")
         elif given.verb is None:
             if word not in VERBS:
                 raise Refused(f"{word}: there is no such verb; {nearest(word, list(VERBS))}")
@@ -115,31 +131,54 @@ def _verb(given: Arguments) -> int:
         from testbed.launcher.listing import listing
 
         return listing(given.overrides, search)
-    from testbed.launcher.compose import check_names, configuration, plain, register
+    from testbed.launcher.compose import check_names, register
+
+    register(search)
+    check_names(str(given.verb), given.overrides, search)
+    if "--cfg" in given.flags:
+        return _shown(given, search)
+    with _importable(os.getcwd()):
+        return _run(given, search)
+
+
+def _shown(given: Arguments, search: SearchPath) -> int:
+    from omegaconf import OmegaConf
+
+    from testbed.launcher.compose import configuration
+
+    if given.flags["--cfg"] != "job":
+        raise Refused(f"--cfg {given.flags['--cfg']}: only the job's configuration can be shown; say --cfg job")
+    print(OmegaConf.to_yaml(configuration(str(given.verb), given.overrides, search).config), end="")
+    return 0
+
+
+def _run(given: Arguments, search: SearchPath) -> int:
+    from testbed.launcher.compose import configuration, plain
 
     verb = str(given.verb)
-    sys.path.insert(0, os.getcwd())  # a user's mine.py lies there
-    register(search)
-    check_names(verb, given.overrides, search)
-    command = ["testbed", verb, *given.overrides]
-    debug = "--debug" in given.flags
-    if "--multirun" in given.flags:
-        from testbed.launcher.instantiate import named_by_user
-        from testbed.launcher.sweep import sweep
-
-        return sweep(verb, given.overrides, search, command, sorted(named_by_user(given.overrides, search.users)), debug)
-    composed = configuration(verb, given.overrides, search)
-    if "--cfg" in given.flags:
-        from omegaconf import OmegaConf
-
-        print(OmegaConf.to_yaml(composed.config), end="")
-        return 0
-    config = plain(composed.config)
+    composed = None if "--multirun" in given.flags else configuration(verb, given.overrides, search)
+    config, choices = ({}, {}) if composed is None else (plain(composed.config), composed.choices)
     from testbed.launcher.instantiate import named_by_user
     from testbed.launcher.job import Job, run
 
     permitted = named_by_user(given.overrides, search.users)
-    return run(Job(verb, config, composed.choices, command, permitted, debug=debug))
+    job = Job(verb, config, choices, ("testbed", verb, *given.overrides), permitted, debug="--debug" in given.flags)
+    if composed is not None:
+        return run(job)
+    from testbed.launcher.sweep import sweep
+
+    return sweep(job, given.overrides, search)
+
+
+@contextmanager
+def _importable(folder: str) -> Iterator[None]:
+    """Modules of this folder can be imported inside: a user's mine.py lies there."""
+    before = list(sys.path)
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path[:] = before
 
 
 def _british(word: str) -> str:
@@ -159,7 +198,8 @@ def _help(verb: str) -> str:
   -c, --cfg job       print the configuration and stop
   --debug             show the whole trace of an error"""
     groups = "groups: data model trainer attack defence detector logger (testbed list GROUP shows what they offer)"
-    return f"testbed {verb}: {VERBS[verb]}\n\nusage: testbed {verb} [key=value ...]\n\nexamples:\n{EXAMPLES[verb]}\n\n{groups}\n\n{flags}"
+    usage = f"testbed {verb}: {VERBS[verb]}\n\nusage: testbed {verb} [key=value ...]"
+    return f"{usage}\n\nexamples:\n{EXAMPLES[verb]}\n\n{groups}\n\n{flags}"
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ _readings: OrderedDict[tuple[str, str, str], Reading] = OrderedDict()
 
 
 class Reading(NamedTuple):
-    """What one pass saw, on the CPU: `features` float32 (n, d) flattened, `logits` float32 (n, K), `labels` as in the batches."""
+    """What one pass saw, on the CPU: `features` float32 (n, d), `logits` float32 (n, K), `labels` as in the batches."""
 
     features: Tensor
     logits: Tensor
@@ -78,7 +78,7 @@ def all_labels(examples: Examples) -> Any:
 
 
 def read_ahead(examples: Examples, index_batches: Iterable[Tensor]) -> Iterator[Batch]:
-    """A batch for each tensor of indices: sliced from memory, or decoded by worker processes where the data set asks for them."""
+    """A batch for each tensor of indices: sliced from memory, or decoded by the data set's worker processes."""
     workers = getattr(examples, "workers", 0)
     if not workers:
         yield from (examples[indices] for indices in index_batches)

@@ -58,7 +58,7 @@ class Settings:
 
 
 def one_cycle(done: float, *, warm_up: float = 0.25) -> float:
-    """From 1/25 up to 1 during `warm_up`, then down to about 0, both by a half cosine (Smith and Topin 2017, arXiv 1708.07120)."""
+    """From 1/25 up to 1 during `warm_up`, then down to 0, by half cosines (Smith and Topin 2017, arXiv 1708.07120)."""
     if done < warm_up:
         return 1 / 25 + (1 - 1 / 25) * (1 - math.cos(math.pi * done / warm_up)) / 2
     return (1 + math.cos(math.pi * (done - warm_up) / (1 - warm_up))) / 2
@@ -135,7 +135,7 @@ class BatchPlan:
 
 
 class Training(pl.LightningModule):
-    """The one LightningModule: asks the victim for its loss, keeps the losses on the device, and says when they are not finite."""
+    """The one LightningModule: asks the victim for its loss, and says when that was not finite."""
 
     seed: int
     steps: int

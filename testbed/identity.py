@@ -11,7 +11,7 @@ import importlib.util
 import inspect
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ LIBRARIES = frozenset(
 )
 """Code that a key does not hash: `run.json` records the versions instead."""
 
-CORE = ("testbed.api", "testbed.fit", "testbed.features", "testbed.metrics", "testbed.data.overlay", "testbed.pipeline.threat")
+TRAINING_CORE = ("testbed.api", "testbed.fit", "testbed.features", "testbed.data.overlay")
+RUN_CORE = (*TRAINING_CORE, "testbed.metrics", "testbed.artefact", "testbed.pipeline.scene")
 
 
 def derive(seed: int, purpose: str) -> int:
@@ -87,18 +88,18 @@ def arguments(value: Any) -> dict[str, Any]:
     return named
 
 
-def sources(*values: Any) -> dict[str, str]:
-    """Module name -> SHA-256 of its file, for the classes in `values`, what they import of the same code base, and the core."""
-    found: dict[str, str] = {}
-    for module in [*CORE, *(name for value in values for name in _modules(value))]:
+def sources(*values: Any, core: Iterable[str] = ()) -> dict[str, str]:
+    """Module name -> digest of its file, for the classes in `values`, what they import of the same code base, and the core."""
+    found = {module: current_source(module) or "" for module in core}
+    for module in [name for value in values for name in _modules(value)]:
         _follow(module, found)
     return dict(sorted(found.items()))
 
 
 def current_source(module: str) -> str | None:
-    """SHA-256 of a module's file as it is now; None where there is no such file."""
+    """The first 16 digits of the SHA-256 of a module's file as it is now; None where there is no such file."""
     path = _file(module)
-    return None if path is None else hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return None if path is None else file_digest(path)[:16]
 
 
 def tensor_digest(tensor: Tensor) -> str:
@@ -168,7 +169,7 @@ def _follow(module: str, found: dict[str, str]) -> None:
     path = _file(module)
     if path is None or module in found:
         return
-    found[module] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    found[module] = file_digest(path)[:16]
     for imported in _imports(path, module):
         if _same_code_base(imported, module):
             _follow(imported, found)

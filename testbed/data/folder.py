@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 from torch import Tensor
 
 from testbed.api import Batch, Invalid
@@ -90,7 +90,7 @@ def read_image(path: Path, *, channels: int, index: int) -> Image.Image:
         raise Invalid("root", path, f"cannot decode this image (index {index}): {one_line(error)}", advice) from error
 
 
-def check_image(image: Image.Image, path: Path, index: int) -> None:
+def check_image(image: ImageFile.ImageFile, path: Path, index: int) -> None:
     """Refuse, from its header alone, an image that is too large or has more than 8 bits a channel."""
     if image.width * image.height > LARGEST_PIXELS:
         raise too_large(path, index)

@@ -13,7 +13,7 @@ from testbed.api import Invalid, Splits
 from testbed.data import folder
 from testbed.data.cache import cached_tensors, digest_of
 from testbed.data.folder import EXTENSIONS, FolderExamples
-from testbed.data.memory import LabelledExamples, MemoryExamples
+from testbed.data.memory import MemoryExamples
 from testbed.data.splits import divide, image_task
 
 
@@ -52,16 +52,16 @@ def image_folder(
             "root", base / "test" / unknown[0], "the training part has no such class", "give both parts the same classes"
         )
     task = image_task(classes, (channels, size, size), mean=mean, std=std, augmentation=augmentation)
-    parts: list[LabelledExamples] = [
+    files = [
         listed(base, part, classes, shape=(channels, size, size), workers=workers, cache=Path(cache))
         for part in ("train", "test")
     ]
-    if in_memory:
-        parts = [decoded(part, Path(cache)) for part in parts]
+    train, test = (decoded(part, Path(cache)) if in_memory else part for part in files)
     return divide(
         name,
         task,
-        *parts,
+        train,
+        test,
         validation_per_class=validation_per_class,
         reserve_per_class=reserve_per_class,
         reserve_source=reserve_source,

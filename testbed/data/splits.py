@@ -202,4 +202,7 @@ def image_task(
         raise Invalid("augmentation", augmentation, "there is no such augmentation", nearest(str(augmentation), AUGMENTATIONS))
     if len(set(classes)) != len(classes):
         raise Invalid("classes", list(classes), "two classes have one name", "give each its own")
-    return ImageTask("images", tuple(classes), tuple(shape), tuple(map(float, mean)), tuple(map(float, std)), augmentation)
+    channels, height, width = shape
+    return ImageTask(
+        "images", tuple(classes), (channels, height, width), tuple(map(float, mean)), tuple(map(float, std)), augmentation
+    )

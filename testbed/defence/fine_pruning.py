@@ -52,7 +52,7 @@ class FinePruning(Defence):
         return tuned
 
     def _kept(self, pruned: Victim, masks: list[Mask], activation: Tensor, reserve: Examples) -> Tensor:
-        """Which channels to keep, bool (channels,): the smallest set tried with which accuracy on the reserve was still high enough."""
+        """Which channels to keep, bool (channels,): the smallest set tried that was still accurate enough."""
         order = activation.argsort()
         least = (1 - self.max_drop) * accuracy(pruned, reserve)
         stride = max(1, round(self.step * len(order)))

@@ -15,7 +15,9 @@ from testbed.defence.rule import clean_quantile
 
 @dataclass(frozen=True)
 class Reject(Defence):
-    """Refuses queries that score above what `false_alarm_rate` of the clean reserve exceeds; a refused query is a miss in every rate.
+    """Refuses queries that score above what `false_alarm_rate` of the clean reserve exceeds.
+
+    A refused query is a miss in every rate: neither answered correctly nor a success of the attack.
 
     Source: the use that Gao et al. 2019 (arXiv 1902.06531) make of STRIP.
     """

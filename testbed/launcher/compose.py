@@ -1,4 +1,4 @@
-"""From a command line to a configuration, and from a mistyped name to the nearest right one, before anything heavy is imported."""
+"""From a command line to a configuration, and from a mistyped name to the nearest right one."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
@@ -33,14 +34,19 @@ class Composed:
     choices: Mapping[str, str]
 
 
+class UsersFolders(SearchPathPlugin):
+    """The users' folders of configuration, looked at after testbed's own."""
+
+    folders: ClassVar[Sequence[Path]] = ()
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        for folder in self.folders:
+            search_path.append(provider="testbed", path=f"file://{folder}")
+
+
 def register(search: SearchPath) -> None:
-    """Let Hydra find the users' folders too; `testbed.session` names this process in paths."""
-
-    class UsersFolders(SearchPathPlugin):
-        def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-            for folder in search.users:
-                search_path.append(provider="testbed", path=f"file://{folder}")
-
+    """Let Hydra find the users' folders too; `testbed.session` names this command in paths."""
+    UsersFolders.folders = tuple(search.users)
     Plugins.instance().register(UsersFolders)
     session = uuid.uuid4().hex[:12]
     OmegaConf.register_new_resolver("testbed.session", lambda: session, replace=True)
@@ -52,14 +58,26 @@ def configuration(verb: str, overrides: Sequence[str], search: SearchPath) -> Co
     Raises:
         Refused: it cannot be composed.
     """
+    for text in overrides:
+        if parsed(text).is_sweep_override():
+            raise Refused(f"{text}: several values make a sweep; say -m, or quote a value that has a comma in it")
     try:
         with initialize_config_dir(config_dir=str(search.own), version_base="1.3"):
             whole = compose(config_name=verb, overrides=list(overrides), return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
-        raise Refused(_one_line(error)) from error
-    choices = {group: choice for group, choice in whole.hydra.runtime.choices.items() if not group.startswith("hydra/")}
+        raise Refused(one_line(error)) from error
     own = OmegaConf.masked_copy(whole, [key for key in whole if key != "hydra"])
-    return Composed(own, {group: str(choice) for group, choice in choices.items()})
+    return Composed(own, chosen(whole.hydra.runtime.choices, overrides))
+
+
+def chosen(choices: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, str]:
+    """The option of each group, of Hydra's `choices`; where the user named a class instead, the name of that class."""
+    named = {group: str(choice) for group, choice in choices.items() if not group.startswith("hydra/")}
+    for override in map(parsed, overrides):
+        group, _, last = override.key_or_group.rpartition(".")
+        if last == "_target_" and group in named:
+            named[group] = str(values(override)[0]).rpartition(".")[2]
+    return named
 
 
 def check_names(verb: str, overrides: Sequence[str], search: SearchPath) -> None:
@@ -68,42 +86,67 @@ def check_names(verb: str, overrides: Sequence[str], search: SearchPath) -> None
     Raises:
         Refused: the first that does not, with the nearest name.
     """
-    parsed = [_parsed(text) for text in overrides]
+    given = [parsed(text) for text in overrides]
     groups = search.groups()
-    chosen = [override for override in parsed if override.key_or_group in groups]
-    for override in chosen:
-        for option in _options(override):
-            if not SAFE.fullmatch(option):
-                raise Refused(
-                    f"{override.key_or_group}={option}: a name may hold letters, digits, '.', '_' and '-', 80 at most"
-                )
-            search.require(override.key_or_group, option)
-    skeleton = configuration(verb, [_first_choice(override) for override in chosen], search).config
-    for override in parsed:
-        if override not in chosen and not override.is_add() and not override.key_or_group.startswith("hydra"):
-            _require_key(override.key_or_group, skeleton, groups)
-        if override.key_or_group in MOVED_BY_OUTPUTS:
-            raise Refused(f"{override.key_or_group}: everything is written below paths.outputs; say paths.outputs= to move it")
+    choosing = [override for override in given if override.key_or_group in groups]
+    skeleton = configuration(verb, [_first_choice(override, search) for override in choosing], search).config
+    for override in given:
+        key = override.key_or_group
+        if any(moved == key or moved.startswith(f"{key}.") for moved in MOVED_BY_OUTPUTS):
+            raise Refused(f"{key}: everything is written below paths.outputs; say paths.outputs= to move it")
+        if override.is_add() or override.is_force_add():
+            _require_key((override.package or key).partition(".")[0], skeleton, groups)
+        elif override not in choosing and not override.is_hydra_override():
+            _require_key(key, skeleton, groups)
 
 
-def _parsed(text: str) -> Override:
+def parsed(text: str) -> Override:
+    """An override by Hydra's grammar.
+
+    Raises:
+        Refused: it is none.
+    """
     try:
         return OverridesParser.create().parse_override(text)
     except HydraException as error:
-        raise Refused(f"{text}: this is not key=value ({_one_line(error)}); see testbed --help") from error
+        raise Refused(f"{text}: this is not key=value ({one_line(error)}); see testbed --help") from error
 
 
-def _options(override: Override) -> list[str]:
-    if override.is_delete():
-        return []
-    values = [item for item in override.sweep_string_iterator()] if override.is_sweep_override() else [override.value()]
-    return [str(item) for value in values for item in (value if isinstance(value, list) else [value])]
+def values(override: Override) -> list[Any]:
+    """What an override says: one value, or each of a sweep; none where it deletes.
+
+    Raises:
+        Refused: the sweep cannot be listed, or is empty.
+    """
+    if not override.is_sweep_override():
+        return [] if override.is_delete() else [override.value()]
+    try:
+        listed = list(override.sweep_string_iterator())
+    except (HydraException, ValueError) as error:
+        raise Refused(f"{override.input_line}: {one_line(error)}") from error
+    if not listed:
+        raise Refused(f"{override.input_line}: there is no value in it")
+    return listed
 
 
-def _first_choice(override: Override) -> str:
-    options = _options(override)
-    package = f"@{override.package}" if override.package else ""
-    return f"{override.key_or_group}{package}={options[0]}" if options else str(override.input_line)
+def _first_choice(override: Override, search: SearchPath) -> str:
+    """The override with the first of its options, once all of them are known to exist."""
+    group, wanted = override.key_or_group, override.value()
+    names = sorted(search.options(group))
+    if isinstance(wanted, Glob):
+        options: list[Any] = wanted.filter(names)
+        if not options:
+            raise Refused(f"{override.input_line}: no option has such a name; {nearest('', names)}")
+    else:
+        options = [item for value in values(override) for item in (value if isinstance(value, list) else [value])]
+    for option in options:
+        name = "null" if option is None else str(option)
+        if not SAFE.fullmatch(name):
+            raise Refused(f"{group}={name}: a name may hold letters, digits, '.', '_' and '-', 80 at most")
+        search.require(group, name)
+    if not override.is_sweep_override():
+        return str(override.input_line)
+    return f"{override.get_key_element()}={options[0]}"
 
 
 def _require_key(key: str, config: DictConfig, groups: Sequence[str]) -> None:
@@ -114,15 +157,24 @@ def _require_key(key: str, config: DictConfig, groups: Sequence[str]) -> None:
         if OmegaConf.is_list(node) and part.isdigit() and int(part) < len(node):
             names = [part]
         if part not in names:
-            known = names + ([group for group in groups if "/" in group] if not walked else [])
-            where = ".".join(walked)
-            hint = nearest(part, sorted(known)) if known else f"{where} has no keys below it"
-            raise Refused(f"{key}: there is no such key{f' in {where}' if where else ''}; {hint}")
+            raise Refused(f"{key}: there is no such key{_where(walked)}; {_hint(part, walked, names, groups)}")
         node = node._get_node(int(part) if OmegaConf.is_list(node) else part)
         walked.append(part)
 
 
-def _one_line(error: Exception) -> str:
+def _where(walked: Sequence[str]) -> str:
+    return f" in {'.'.join(walked)}" if walked else ""
+
+
+def _hint(part: str, walked: Sequence[str], names: Sequence[str], groups: Sequence[str]) -> str:
+    if not walked and part in groups:
+        return f"say {part}=NAME as well"
+    known = [*names, *(group for group in groups if "/" in group and not walked)]
+    return nearest(part, sorted(known)) if known else f"{'.'.join(walked)} has no keys below it"
+
+
+def one_line(error: Exception) -> str:
+    """The first line of what an error of a library says."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
 
@@ -139,4 +191,4 @@ def plain(config: DictConfig) -> dict[str, Any]:
             raise Refused(f"{missing[0]}: must be given; say {missing[0]}=...")
         return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
     except OmegaConfBaseException as error:
-        raise Refused(_one_line(error)) from error
+        raise Refused(one_line(error)) from error

@@ -1,4 +1,4 @@
-"""From configuration to objects: only what may be named is called, and every value is checked against the constructor's types."""
+"""From configuration to objects: only what may be named is called, with values of the constructor's types."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pydantic
 import yaml
 
 from testbed.api import Invalid
+from testbed.launcher.compose import parsed, values
 from testbed.words import Refused, nearest
 
 LIBRARY = ("torch.optim.", "torchvision.models.")
@@ -21,10 +22,11 @@ LIBRARY = ("torch.optim.", "torchvision.models.")
 
 
 def named_by_user(overrides: Collection[str], folders: Collection[Path]) -> frozenset[str]:
-    """Targets that the user permitted: on the command line, or in a folder of configuration that the user named or installed."""
-    permitted = {
-        value.strip("'\"") for key, _, value in (text.partition("=") for text in overrides) if key.endswith("_target_")
-    }
+    """Targets that the user permitted: on the command line, or in a configuration folder named or installed."""
+    permitted: set[str] = set()
+    for override in map(parsed, overrides):
+        for value in values(override):
+            permitted |= _targets({override.key_or_group.rpartition(".")[2]: value})
     for folder in folders:
         for path in folder.rglob("*.yaml"):
             permitted |= _targets(yaml.safe_load(path.read_text(encoding="utf-8")))
@@ -47,7 +49,7 @@ def instantiate(node: Any, key: str, execution_whitelist: Collection[str] = ()) 
     }
     if "_target_" not in node:
         return arguments
-    target = locate(node["_target_"], key, execution_whitelist)
+    target = locate(str(node["_target_"]), key, execution_whitelist)
     arguments = checked(target, arguments, key, whole=not node.get("_partial_", False))
     if node.get("_partial_", False):
         return partial(target, **arguments)
@@ -75,6 +77,8 @@ def locate(name: str, key: str, execution_whitelist: Collection[str]) -> Callabl
             f"{key}._target_={name}: not permitted; name it on the command line, or in a folder given with --config-dir", 3
         )
     module, _, attribute = name.rpartition(".")
+    if not module or module.startswith("."):
+        raise Invalid("_target_", name, "must be a module and a class in it, such as mine.MyDefence", component=key)
     try:
         return getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:
@@ -102,7 +106,7 @@ def checked(target: Callable[..., Any], arguments: Mapping[str, Any], key: str, 
     required = [name for name, parameter in parameters.items() if parameter.default is parameter.empty]
     absent = [name for name in required if name not in found]
     if whole and absent:
-        raise Invalid(absent[0], None, "must be given", f"say {key}.{absent[0]}=...", key)
+        raise Invalid(absent[0], None, "must be given", f"say {key}{'.' if key else ''}{absent[0]}=...", key)
     return found
 
 
@@ -116,10 +120,13 @@ def _converted(value: Any, annotation: Any, name: str, key: str) -> Any:
     except (pydantic.errors.PydanticUserError, TypeError):  # an annotation that pydantic cannot check: the method checks it
         return value
     try:
-        return adapter.validate_python(value)
+        found = adapter.validate_python(value)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         raise Invalid(name, value, first["msg"][0].lower() + first["msg"][1:], component=key) from error
+    if isinstance(value, bool) and isinstance(found, int | float) and not isinstance(found, bool):
+        raise Invalid(name, value, "input should be a number", component=key)
+    return found
 
 
 def _is_plain(value: list[Any]) -> bool:

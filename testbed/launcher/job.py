@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 import traceback
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from testbed.words import Refused
@@ -31,7 +32,7 @@ class Job:
     command: Sequence[str] = ()
     permitted: Collection[str] = ()
     group: str = ""
-    debug: bool = field(default=False)
+    debug: bool = False
 
 
 def run(job: Job) -> int:
@@ -42,6 +43,9 @@ def run(job: Job) -> int:
         print("interrupted; run the same command again to resume", file=sys.stderr)
         return 130
     except BaseException as error:
+        if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):  # | head had enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit does not fail
+            return 1
         if job.debug:
             traceback.print_exc()
         message, code = explained(error)
@@ -57,9 +61,10 @@ def explained(error: BaseException) -> tuple[str, int]:
         return str(error), error.code
     if isinstance(error, Invalid):
         return str(error), 2
+    said = f"{type(error).__name__}: {' '.join(str(error).split())}"
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in (13, 28, 30)):
-        return f"{type(error).__name__}: {error}", 4
-    return f"{type(error).__name__}: {error} (--debug shows the trace)", 1
+        return said, 4
+    return f"{said} (--debug shows the trace)", 1
 
 
 def _run(job: Job) -> int:
@@ -70,20 +75,20 @@ def _run(job: Job) -> int:
     pipeline = getattr(__import__(module, fromlist=[name]), name)
     wanted = pipeline.__code__.co_varnames[: pipeline.__code__.co_argcount + pipeline.__code__.co_kwonlyargcount]
     parts = {key: instantiate(node, key, job.permitted) for key, node in job.config.items() if key in wanted}
-    arguments = checked(pipeline, parts, "", whole=False)
+    arguments = checked(pipeline, parts, "")
     if "origin" in wanted:
         arguments["origin"] = Origin(job.config, tuple(job.command), job.choices, job.group)
     started = time.monotonic()
     result = pipeline(**arguments)
-    return result if isinstance(result, int) else _told(result, time.monotonic() - started)
+    return result if isinstance(result, int) else _told(result, time.monotonic() - started, in_sweep=bool(job.group))
 
 
-def _told(folder: Any, seconds: float) -> int:
+def _told(folder: Any, seconds: float, *, in_sweep: bool) -> int:
     """Print what a run measured and, last, where it is."""
     from testbed.record import read_json
-    from testbed.table import print_run
+    from testbed.table import print_line, print_run
 
     result = read_json(folder / "result.json")
-    print_run(folder, result, seconds)
+    print_line(result, seconds) if in_sweep else print_run(folder, result, seconds)
     print(folder, flush=True)
     return CODES[result["status"]]

@@ -6,48 +6,55 @@ import hashlib
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import hydra
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from testbed.launcher.compose import plain
+from testbed.launcher.compose import chosen, one_line, plain
 from testbed.launcher.job import Job, run
 from testbed.launcher.search import SearchPath
+from testbed.words import Refused
 
 
-def sweep(
-    verb: str, overrides: Sequence[str], search: SearchPath, command: Sequence[str], permitted: Sequence[str], debug: bool
-) -> int:
-    """Run every combination that the overrides name; 0 if all went well, 1 if some failed, 2 if all that failed were refused."""
-    group = "sweep-" + hashlib.sha256(" ".join(sorted(overrides)).encode()).hexdigest()[:8]
+def sweep(job: Job, overrides: Sequence[str], search: SearchPath) -> int:
+    """Run every combination that the overrides name; 0 if all went well, 1 if some did not.
+
+    Raises:
+        Refused: one of the combinations cannot be composed, so that none was run.
+    """
+    named = replace(job, group="sweep-" + hashlib.sha256(" ".join(sorted(overrides)).encode()).hexdigest()[:8])
+    folders: list[Path] = []
 
     def task(config: DictConfig) -> int:
-        return _one(verb, config, command, permitted, group, debug)
+        folders.append(Path(HydraConfig.get().runtime.output_dir).parent)
+        return _one(named, config)
 
-    folder, before = None, sys.argv
-    sys.argv = ["testbed", "--multirun", *overrides]
     try:
-        hydra.main(version_base="1.3", config_path=str(search.own), config_name=verb)(task)()
-        folder = Path(_last["folder"]).parent if _last else None
-    finally:
-        sys.argv = before
-    return _summed_up(folder)
+        with initialize_config_dir(config_dir=str(search.own), job_name="testbed", version_base="1.3"):
+            GlobalHydra.instance().hydra.multirun(job.verb, task, list(overrides))  # type: ignore[union-attr]
+    except (HydraException, OmegaConfBaseException) as error:
+        raise Refused(one_line(error)) from error
+    return _summed_up(folders[0] if folders else None)
 
 
-_last: dict[str, str] = {}
-
-
-def _one(verb: str, config: DictConfig, command: Sequence[str], permitted: Sequence[str], group: str, debug: bool) -> int:
+def _one(job: Job, config: DictConfig) -> int:
     runtime = HydraConfig.get()
     own = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
-    choices = {name: str(choice) for name, choice in runtime.runtime.choices.items() if not name.startswith("hydra/")}
-    print(f"[{runtime.job.num + 1}] {' '.join(runtime.overrides.task)}", file=sys.stderr, flush=True)
-    code = run(Job(verb, plain(own), choices, command, permitted, group, debug))
-    _last["folder"] = runtime.runtime.output_dir
-    outcome = {"code": code, "overrides": list(runtime.overrides.task)}
+    overrides = list(runtime.overrides.task)
+    print(f"[{runtime.job.num + 1}] {' '.join(overrides)}", file=sys.stderr, flush=True)
+    try:
+        code = run(replace(job, config=plain(own), choices=chosen(runtime.runtime.choices, overrides)))
+    except Refused as refusal:  # a value that must be given is not, in this run
+        print(f"error: {refusal}", file=sys.stderr)
+        code = refusal.code
+    outcome = {"code": code, "overrides": overrides}
     (Path(runtime.runtime.output_dir) / "outcome.json").write_text(json.dumps(outcome))
     if code == 130:
         raise KeyboardInterrupt

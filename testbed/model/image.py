@@ -89,6 +89,10 @@ class ImageVictim(Victim):
 
     def features(self, inputs: Tensor, layer: str) -> Tensor:
         """float (B, ...): what the layer gave, as it was before any later layer changed it in place."""
+        return self.observe(inputs, layer)[0]
+
+    def observe(self, inputs: Tensor, layer: str) -> tuple[Tensor, Tensor]:
+        """The same and the logits, in one pass."""
         require_layer(self, layer)
         read: list[Tensor] = []
         if layer == "penultimate":
@@ -96,10 +100,10 @@ class ImageVictim(Victim):
         else:
             handle = self.net.get_submodule(layer).register_forward_hook(lambda *call: read.append(call[-1].clone()))
         try:
-            self(inputs)
+            logits = self(inputs)
         finally:
             handle.remove()
-        return read[-1]
+        return read[-1], logits
 
     @property
     def head(self) -> nn.Module:

@@ -19,16 +19,16 @@ from testbed.api import (
     Poison,
     Splits,
     Victim,
-    component,
 )
-from testbed.data.overlay import Poisoned, anonymous, joined
+from testbed.data.overlay import anonymous, joined
 from testbed.features import select
-from testbed.fit import Settings
-from testbed.metrics import answer, detection, rates
-from testbed.pipeline.run import identify, log
-from testbed.pipeline.scene import Model, Scene
-from testbed.record import Origin, Outcome, Workspace, recorded
 from testbed.figure import draw_detection, draw_gallery, draw_triggers
+from testbed.fit import Settings
+from testbed.metrics import detection, rates
+from testbed.pipeline.run import identify, log
+from testbed.pipeline.scene import Attacked, Model, Scene
+from testbed.pipeline.train import answered
+from testbed.record import Origin, Outcome, Workspace, recorded
 
 Found = tuple[dict[str, Any], dict[str, int]]
 
@@ -43,14 +43,14 @@ def detect(
     seed: int,
     paths: Mapping[str, str],
     logger: Any = None,
-    origin: Origin = Origin(),
+    origin: Origin | None = None,
 ) -> Path:
     """Train a victim under an attack and measure what a detector finds in it, and in its clean twin: the run folder.
 
     Raises:
         Invalid: a parameter that cannot work, found before anything is trained.
     """
-    outputs = Path(paths["outputs"])
+    outputs, origin = Path(paths["outputs"]), origin or Origin()
     identity = identify(
         "detect", data=data, model=model, attack=attack, method=detector, trainer=trainer, seed=seed, origin=origin
     )
@@ -63,52 +63,40 @@ def detect(
 
 def _measured(scene: Scene, detector: Detector | ModelDetector) -> Outcome:
     workspace = scene.workspace
-    scene.check_attack()
     with workspace.phase("poison"):
-        poison = scene.poison()
-        mixed, received = scene.delivered(poison)
-        exams = scene.exams()
-    measures, counts = scene.budget(poison, mixed)
-    backdoored = len(mixed.positions) > 0 or scene.attack.controls_training
-    defender = scene.defender(received, mixed.flags if detector.oracle else None, backdoored)
-    with component("detector"):
-        detector.check(defender)
-    workspace.write("manifest.json", scene.manifest(poison, mixed))
+        attacked = scene.attacked()
+        defender = scene.defender_of(attacked, detector)
+        workspace.write("manifest.json", scene.manifest(attacked))
     with workspace.phase("train"):
-        victim = scene.undefended(received, mixed)
+        victim = scene.undefended(attacked)
     with workspace.phase("train_clean_twin"):
         twin = scene.clean_twin()
     with workspace.phase("measure"):
-        found, n = rates(
-            {"clean": answer(victim, scene.data.test), **{k: answer(victim, scene.data.test, e) for k, e in exams.items()}}
-        )
-    measures, counts = measures | found, counts | n
+        measures, counts = scene.budget(attacked)
+        found, n = rates(answered(victim, scene.data, attacked.exams))
+        measures, counts = measures | found, counts | n
 
-    clean_rows = anonymous(scene.data.train)
-    in_peace = scene.defender(clean_rows, torch.zeros(len(clean_rows), dtype=torch.bool) if detector.oracle else None, False)
+    clean = anonymous(scene.data.train)
+    in_peace = scene.defender(clean, False, torch.zeros(len(clean), dtype=torch.bool) if detector.oracle else None)
     with workspace.phase("detect"):
-        if isinstance(detector, ModelDetector):
-            found, n = _models(scene, detector, (victim, defender), (twin, in_peace), exams)
-        else:
-            found, n = _examples(scene, detector, (victim, defender), (twin, in_peace), mixed, exams)
-    draw_gallery(workspace.folder, scene.data.test, exams)
+        judge = _models if isinstance(detector, ModelDetector) else _examples
+        found, n = judge(scene, detector, (victim, defender), (twin, in_peace), attacked)  # type: ignore[arg-type]
+    draw_gallery(workspace.folder, scene.data.test, attacked.exams)
     return Outcome(measures=measures | found, counts=counts | n)
 
 
 Side = tuple[Victim, DefenderResources]
 
 
-def _examples(
-    scene: Scene, detector: Detector, attacked: Side, peace: Side, mixed: Poisoned, exams: Mapping[str, Poison]
-) -> Found:
+def _examples(scene: Scene, detector: Detector, at_war: Side, in_peace: Side, attacked: Attacked) -> Found:
     """Scores over training rows or queries; beside each other, where a detector judges both."""
     measures: dict[str, Any] = {}
     counts: dict[str, int] = {}
     for kind in sorted(detector.judges, reverse=True):
         prefix = "" if kind == "rows" or len(detector.judges) == 1 else f"{kind}_"
-        judged, suspicious, clean = _judged(scene, kind, attacked, peace, mixed, exams)
-        scores, flagged = _scores(detector, judged, *attacked)
-        alarms = _scores(detector, clean, *peace)[1]
+        judged, suspicious, clean = _judged(scene, kind, attacked, in_peace)
+        scores, flagged = _scores(detector, judged, *at_war)
+        alarms = _scores(detector, clean, *in_peace)[1]
         found, n = detection(scores, suspicious, flagged)
         found |= {"false_alarm_rate": None if alarms is None else float(alarms.double().mean())}
         n |= {"false_alarm_rate": len(clean)}
@@ -121,16 +109,14 @@ def _examples(
     return measures, counts
 
 
-def _judged(
-    scene: Scene, kind: str, attacked: Side, peace: Side, mixed: Poisoned, exams: Mapping[str, Poison]
-) -> tuple[Examples, Tensor, Examples]:
+def _judged(scene: Scene, kind: str, attacked: Attacked, in_peace: Side) -> tuple[Examples, Tensor, Examples]:
     """What is scored, which of it is the attacker's (bool (n,)), and the like of it where nobody attacks."""
     if kind == "rows":
-        return attacked[1].train, mixed.flags, peace[1].train
+        return attacked.received, attacked.mixed.flags, in_peace[1].train
     test = scene.data.test
-    if "success" not in exams:
+    if "success" not in attacked.exams:
         return test, torch.zeros(len(test), dtype=torch.bool), test
-    exam = exams["success"]
+    exam = attacked.exams["success"]
     clean = select(test, exam.indices)
     flags = torch.arange(2 * len(clean)) >= len(clean)
     return joined(clean, exam.batch), flags, clean
@@ -146,11 +132,11 @@ def _scores(
     return scores, detector.decide(scores, examples, victim, resources)
 
 
-def _models(scene: Scene, detector: ModelDetector, attacked: Side, peace: Side, exams: Mapping[str, Poison]) -> Found:
+def _models(scene: Scene, detector: ModelDetector, at_war: Side, in_peace: Side, attacked: Attacked) -> Found:
     """Scores by class, on the victim and on its clean twin; the target class apart where the attack has one."""
     classes = len(scene.data.task.classes)
     measures: dict[str, Any] = {}
-    found = {"": detector.inspect(*attacked), "clean_twin_": detector.inspect(*peace)}
+    found = {"": detector.inspect(*at_war), "clean_twin_": detector.inspect(*in_peace)}
     for prefix, inspection in found.items():
         _verify(detector, inspection, classes)
         measures |= {
@@ -161,7 +147,7 @@ def _models(scene: Scene, detector: ModelDetector, attacked: Side, peace: Side, 
     scene.workspace.tensors("scores", **{f"{prefix}scores": inspection.scores for prefix, inspection in found.items()})
     counts = {"anomaly_index": classes, "false_alarm_rate": classes}
     measures["false_alarm_rate"] = len(found["clean_twin_"].flagged) / classes
-    targets = _targets(exams)
+    targets = _targets(attacked.exams)
     if len(targets) == 1 and len(found[""].scores) == classes:
         target = targets[0]
         measures |= {

@@ -7,7 +7,7 @@ from typing import Any
 
 from testbed.api import Attack, Splits
 from testbed.fit import Settings
-from testbed.identity import describe, examples_digest, key, sources
+from testbed.identity import RUN_CORE, describe, examples_digest, key, sources
 from testbed.pipeline.scene import Model
 from testbed.record import Identity, Origin, safe_name
 
@@ -28,16 +28,13 @@ def identify(
     Raises:
         Invalid: a name that cannot be part of a path.
     """
-    kind = "detector" if verb == "detect" else "defence"
-    named = [
-        origin.names.get(group, fallback)
-        for group, fallback in (("attack", _word(attack)), (kind, _word(method)), ("data", data.name))
-    ]
-    name = safe_name("-".join([*named, f"s{seed}"]), "name")
-    parts = {"data": data, "trainer": trainer, "model": model, "attack": attack, kind: method}
+    kind = {"detect": "detector", "evaluate": "model"}.get(verb, "defence")
+    fallbacks = {"attack": _word(attack), kind: _word(method), "data": data.name}
+    name = safe_name("-".join([*(origin.names.get(group, word) for group, word in fallbacks.items()), f"s{seed}"]), "name")
+    parts = {"data": data, "trainer": trainer, kind: method, "model": model, "attack": attack}
     values = {part: describe(value) for part, value in parts.items() if part != "data"}
     values |= {"verb": verb, "seed": seed, "data": _outline(data)}
-    taking_part = sources(model, attack, method, trainer)
+    taking_part = sources(model, attack, method, trainer, core=(*RUN_CORE, f"testbed.pipeline.{verb}"))
     return Identity(
         verb, name, key(values=values, contents=_contents(data), sources=taking_part), key(values=values), taking_part
     )

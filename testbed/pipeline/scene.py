@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -36,6 +36,16 @@ from testbed.record import Workspace
 Model = Callable[[Task], Victim]
 
 
+class Attacked(NamedTuple):
+    """An attack as only the pipeline knows it; `received` alone is what everybody else gets."""
+
+    poison: Poison
+    mixed: Poisoned
+    received: Examples
+    exams: dict[str, Poison]
+    backdoored: bool
+
+
 @dataclass(frozen=True)
 class Scene:
     """One data set, one model, one attack, one seed."""
@@ -47,12 +57,6 @@ class Scene:
     seed: int
     outputs: Path
     workspace: Workspace
-
-    def check_attack(self) -> None:
-        """Ask the attack whether its parameters can work here, before anything is crafted."""
-        self.trainer.check()
-        with component("attack"):
-            self.attack.check(self.attacker)
 
     def fresh(self) -> Victim:
         """The untrained victim: always the same one for the same seed."""
@@ -66,19 +70,37 @@ class Scene:
         surrogate = _maker(self.model, self.data.task, derive(seed, "surrogate"), self.trainer)
         return AttackerResources(self.data.task, self.data.train, surrogate, fit, seed)
 
-    def defender(self, received: Examples, poisoned_rows: Tensor | None = None, backdoored: bool = True) -> DefenderResources:
-        """The defender sees rows as received and its reserve; with `poisoned_rows` bool (n,), an oracle's answers too."""
+    def defender(self, received: Examples, backdoored: bool, flags: Tensor | None = None) -> DefenderResources:
+        """The defender sees rows as received and its reserve; with `flags` bool (n,), an oracle's answers too."""
         fit = _behind_a_wall(self.fit(backdoored))
         fresh = _maker(self.model, self.data.task, derive(self.seed, "initialisation"), self.trainer)
         facts = (self.data.task, received, self.data.reserve, fresh, fit, derive(self.seed, "defence"))
-        return DefenderResources(*facts) if poisoned_rows is None else OracleResources(*facts, poisoned=poisoned_rows)
+        return DefenderResources(*facts) if flags is None else OracleResources(*facts, poisoned=flags)
+
+    def defender_of(self, attacked: Attacked, method: Any) -> DefenderResources:
+        """What this method may see of an attack, once it has agreed to work with it."""
+        resources = self.defender(attacked.received, attacked.backdoored, attacked.mixed.flags if method.oracle else None)
+        with component("defence" if isinstance(method, Defence) else "detector"):
+            method.check(resources)
+        return resources
 
     def fit(self, backdoored: bool, *methods: Any) -> SharedFit:
         """Training of victims; `methods` are those that take part in it."""
         shared = SharedFit(self.outputs, self.trainer, derive(self.seed, "training"), self.workspace, backdoored)
         return shared.in_context(*methods)
 
-    def poison(self) -> Poison:
+    def attacked(self) -> Attacked:
+        """Check the attack, let it poison, and deliver the rows."""
+        self.trainer.check()
+        with component("attack"):
+            self.attack.check(self.attacker)
+            poison = self._poison()
+            exams = self.attack.triggered_tests(self.data.test, self.attacker)
+        mixed = poisoned(self.data.train, poison, derive(self.seed, "delivery"))
+        backdoored = len(poison.indices) > 0 or self.attack.controls_training
+        return Attacked(poison, mixed, anonymous(mixed.examples), exams, backdoored)
+
+    def _poison(self) -> Poison:
         """The attacker's rows: crafted once for this data, attack and seed, whatever the defence."""
         named = key(
             data=examples_digest(self.data.train),
@@ -86,34 +108,22 @@ class Scene:
             seed=self.seed,
             sources=sources(self.attack),
         )
-        with component("attack"):
-            return shared_poison(self.attack, lambda: self.attack.poison(self.attacker), self.outputs, named, self.workspace)
+        return shared_poison(self.attack, lambda: self.attack.poison(self.attacker), self.outputs, named, self.workspace)
 
-    def delivered(self, poison: Poison) -> tuple[Poisoned, Examples]:
-        """The poisoned rows as only the pipeline knows them, and as everybody else receives them."""
-        mixed = poisoned(self.data.train, poison, derive(self.seed, "delivery"))
-        return mixed, anonymous(mixed.examples)
-
-    def exams(self) -> dict[str, Poison]:
-        """The attacker's exams on the test rows."""
-        with component("attack"):
-            return self.attack.triggered_tests(self.data.test, self.attacker)
-
-    def undefended(self, received: Examples, mixed: Poisoned) -> Victim:
+    def undefended(self, attacked: Attacked) -> Victim:
         """The victim of the attack alone: bare, as it reaches everybody else."""
-        backdoored = len(mixed.positions) > 0 or self.attack.controls_training
         if not self.attack.controls_training:
-            return self.fit(backdoored)(self.fresh(), received).bare()
-        wrapped = self.attack.during_training(self.fresh(), with_positions(self.attacker, mixed.positions))
-        return self.fit(backdoored, self.attack)(wrapped, received).bare()
+            return self.fit(attacked.backdoored)(self.fresh(), attacked.received).bare()
+        wrapped = self.attack.during_training(self.fresh(), with_positions(self.attacker, attacked.mixed.positions))
+        return self.fit(attacked.backdoored, self.attack)(wrapped, attacked.received).bare()
 
     def clean_twin(self) -> Victim:
         """The same seed, model and order, no poison."""
         return self.fit(False)(self.fresh(), anonymous(self.data.train))
 
-    def budget(self, poison: Poison, mixed: Poisoned) -> tuple[dict[str, float | None], dict[str, int]]:
+    def budget(self, attacked: Attacked) -> tuple[dict[str, Any], dict[str, int]]:
         """What the attacker really changed, measured instead of believed: rates of the rows trained on."""
-        total = len(mixed.source)
+        poison, total = attacked.poison, len(attacked.mixed.source)
         changed = int(differing(self.data.train, poison).sum())
         asked = getattr(self.attack, "poison_rate", None) if len(poison.indices) else 0.0
         rate = {
@@ -123,18 +133,19 @@ class Scene:
         }
         return rate, {"poisoned": len(poison.indices), "changed": changed, "trained_on": total}
 
-    def manifest(self, poison: Poison, mixed: Poisoned) -> dict[str, Any]:
+    def manifest(self, attacked: Attacked) -> dict[str, Any]:
         """Which rows were poisoned and how: what defenders never receive."""
+        poison = attacked.poison
         replaced = poison.indices < len(self.data.train)
         original = self.data.train[poison.indices[replaced]].labels
         return {
             "schema": 1,
-            "backdoored": len(poison.indices) > 0 or self.attack.controls_training,
+            "backdoored": attacked.backdoored,
             "data": {"name": self.data.name, "train": examples_digest(self.data.train)},
             "attack": describe(self.attack),
             "seed": self.seed,
             "indices": poison.indices.tolist(),
-            "positions": mixed.positions.tolist(),
+            "positions": attacked.mixed.positions.tolist(),
             "original_labels": describe(_listed(original)),
             "new_labels": describe(_listed(poison.batch.labels)),
         }

@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from testbed.api import Attack, Defence, DefenderResources, Examples, Splits, Unsupported, Victim, component
-from testbed.data.overlay import Poisoned
+from testbed.api import Attack, Defence, DefenderResources, Poison, Splits, Unsupported, Victim
+from testbed.figure import draw_gallery
 from testbed.fit import Settings
 from testbed.metrics import Answers, answer, defence_effectiveness, rates
 from testbed.pipeline.run import identify, log
-from testbed.pipeline.scene import Model, Scene, acts_in_training
+from testbed.pipeline.scene import Attacked, Model, Scene, acts_in_training
 from testbed.record import Origin, Outcome, Workspace, recorded
-from testbed.figure import draw_gallery
 
 
 def train(
@@ -26,7 +25,7 @@ def train(
     seed: int,
     paths: Mapping[str, str],
     logger: Any = None,
-    origin: Origin = Origin(),
+    origin: Origin | None = None,
 ) -> Path:
     """Train a victim under an attack and a defence, measure it, the undefended victim and the clean twin: the run folder.
 
@@ -45,63 +44,58 @@ def train(
 
 
 def _measured(scene: Scene, defence: Defence) -> Outcome:
-    attack, workspace = scene.attack, scene.workspace
-    scene.check_attack()
+    workspace = scene.workspace
     with workspace.phase("poison"):
-        poison = scene.poison()
-        mixed, received = scene.delivered(poison)
-        exams = scene.exams()
-    budget, counts = scene.budget(poison, mixed)
-    defender = _defender(scene, defence, received, mixed)
-    with component("defence"):
-        defence.check(defender)
-    workspace.write("manifest.json", scene.manifest(poison, mixed))
-
+        attacked = scene.attacked()
+        defender = scene.defender_of(attacked, defence)
+        workspace.write("manifest.json", scene.manifest(attacked))
     with workspace.phase("train"):
-        undefended = scene.undefended(received, mixed)
+        undefended = scene.undefended(attacked)
     with workspace.phase("defend"):
-        victim = defended(scene, defence, received, mixed, defender, undefended)
+        victim = defended(scene, defence, attacked, defender=defender, undefended=undefended)
     with workspace.phase("train_clean_twin"):
         twin = scene.clean_twin()
-
-    measures: dict[str, Any] = {**budget}
     with workspace.phase("measure"):
-        answers = {}
-        for prefix, subject in (("", victim), ("undefended_", undefended), ("clean_twin_", twin)):
-            answers[prefix] = {name: answer(subject, scene.data.test, exam) for name, exam in _tests(exams).items()}
-            if not prefix:
-                answers[prefix] |= {name: answer(subject, exam) for name, exam in scene.data.exams.items()}
-            found, n = rates(answers[prefix], prefix)
-            measures, counts = measures | found, counts | n
-    before = {name.removeprefix("undefended_"): value for name, value in measures.items() if name.startswith("undefended_")}
-    measures["defence_effectiveness"] = defence_effectiveness(before, measures)
-    _keep(workspace, answers)
-    draw_gallery(workspace.folder, scene.data.test, exams)
-    return Outcome(measures=measures, counts=counts)
+        outcome = _compared(scene, attacked, {"": victim, "undefended_": undefended, "clean_twin_": twin})
+    draw_gallery(workspace.folder, scene.data.test, attacked.exams)
+    return outcome
 
 
-def defended(
-    scene: Scene, defence: Defence, received: Examples, mixed: Poisoned, defender: DefenderResources, undefended: Victim
-) -> Victim:
+def defended(scene: Scene, defence: Defence, attacked: Attacked, *, defender: DefenderResources, undefended: Victim) -> Victim:
     """What the defender makes of the rows, of training, of the trained victim, and of its answers."""
     victim = undefended
     if acts_in_training(defence):
         if scene.attack.controls_training:
             raise Unsupported("the attacker controls training, so that there is no training for this defence to act in")
-        chosen = defence.before_training(received, defender)
+        chosen = defence.before_training(attacked.received, defender)
         untrained = defence.during_training(scene.fresh(), defender)
-        victim = scene.fit(len(mixed.positions) > 0, defence)(untrained, chosen)
+        victim = scene.fit(attacked.backdoored, defence)(untrained, chosen)
     victim = defence.after_training(victim, defender)
     return defence.at_inference(victim, defender)
 
 
-def _defender(scene: Scene, defence: Defence, received: Examples, mixed: Poisoned) -> DefenderResources:
-    backdoored = len(mixed.positions) > 0 or scene.attack.controls_training
-    return scene.defender(received, mixed.flags if defence.oracle else None, backdoored)
+def _compared(scene: Scene, attacked: Attacked, victims: Mapping[str, Victim]) -> Outcome:
+    """The same exams for the defended victim, the undefended one and the clean twin."""
+    measures, counts = scene.budget(attacked)
+    answers = {}
+    for prefix, victim in victims.items():
+        answers[prefix] = answered(victim, scene.data, attacked.exams)
+        found, n = rates(answers[prefix], prefix)
+        measures, counts = measures | found, counts | n
+    before = {name.removeprefix("undefended_"): value for name, value in measures.items() if name.startswith("undefended_")}
+    measures["defence_effectiveness"] = defence_effectiveness(before, measures)
+    _keep(scene.workspace, answers)
+    return Outcome(measures=measures, counts=counts)
 
 
-def _tests(exams: Mapping[str, Any]) -> dict[str, Any]:
-    return {"clean": None, **exams}
+def answered(victim: Victim, data: Splits, exams: Mapping[str, Poison]) -> dict[str, Answers]:
+    """A victim's answers on the clean test, on the attacker's exams and on the data set's own."""
+    own = {name: answer(victim, examples) for name, examples in data.exams.items()}
+    return {
+        "clean": answer(victim, data.test),
+        **{name: answer(victim, data.test, exam) for name, exam in exams.items()},
+        **own,
+    }
 
 
 def _keep(workspace: Workspace, answers: Mapping[str, Mapping[str, Answers]]) -> None:

@@ -28,7 +28,7 @@ class Blend:
     pattern_seed: int = 0
 
     def check(self, task: Task) -> None:
-        """Raises `Invalid` for an alpha outside (0, 1] or a picture that is not there, `Unsupported` where there are no images."""
+        """Raises `Invalid` for an alpha outside (0, 1] or a missing picture, `Unsupported` where there are no images."""
         if not isinstance(task, ImageTask):
             raise Unsupported(f"blending needs images, not {task.kind}")
         if not 0 < self.alpha <= 1:

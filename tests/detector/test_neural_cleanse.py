@@ -88,6 +88,22 @@ def test_classes_do_not_depend_on_which_are_searched_together(at_once, backdoore
     torch.testing.assert_close(apart.masks, together.masks, atol=1e-3, rtol=0)
 
 
+def test_the_search_ends_when_no_mask_has_shrunk_for_long(backdoored, reserve):
+    inversion = Inversion(epochs=400, batch_size=36, learning_rate=0.1, initial_cost=0.01, patience=3, success_threshold=0.9)
+    seen: list[int] = []
+    triggers = invert_triggers(
+        backdoored,
+        reserve.inputs,
+        [TARGET, 0],
+        inversion,
+        generator=torch.Generator().manual_seed(0),
+        watch=lambda passes: (seen.append(number) or number for number in passes),
+    )
+    assert len(seen) < 400
+    assert triggers.success_rates.min() >= 0.9
+    assert triggers.sizes[0] < triggers.sizes[1]
+
+
 def test_the_victim_is_left_as_it_was(backdoored, reserve, defender):
     before = backdoored.weights.detach().clone()
     backdoored.train()

@@ -1,0 +1,114 @@
+"""Measure saved victims, or stored answers, again: nothing is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from testbed.api import Attack, Invalid, Splits, component
+from testbed.figure import draw_gallery
+from testbed.fit import Settings
+from testbed.metrics import detection, rates
+from testbed.pipeline.run import identify, log
+from testbed.pipeline.scene import Model, Scene
+from testbed.pipeline.train import answered
+from testbed.record import Origin, Outcome, Workspace, read_json, recorded
+from testbed.record import runs as run_folders
+from testbed.statistics import wilson
+from testbed.table import print_intervals
+
+
+def evaluate(
+    *,
+    runs: str | None,
+    data: Splits,
+    model: Model,
+    attack: Attack,
+    trainer: Settings,
+    seed: int,
+    paths: Mapping[str, str],
+    logger: Any = None,
+    origin: Origin | None = None,
+) -> Path | int:
+    """With `runs`, every rate of the runs below it again, from stored answers; otherwise the saved victim `model.weights`.
+
+    Raises:
+        Invalid: there is no run, or neither runs nor weights are named.
+    """
+    if runs is not None:
+        return _again(Path(runs))
+    if not getattr(model, "keywords", {}).get("weights"):
+        raise Invalid("runs", None, "nothing to evaluate", "say runs=FOLDER, or model.weights=FILE.safetensors")
+    outputs, origin = Path(paths["outputs"]), origin or Origin()
+    identity = identify(
+        "evaluate", data=data, model=model, attack=attack, method=None, trainer=trainer, seed=seed, origin=origin
+    )
+
+    def work(workspace: Workspace) -> Outcome:
+        scene = Scene(data, model, attack, trainer, seed, outputs, workspace)
+        with component("attack"):
+            attack.check(scene.attacker)
+            exams = attack.triggered_tests(data.test, scene.attacker)
+        with workspace.phase("measure"):
+            measures, counts = rates(answered(scene.fresh(), data, exams))
+        draw_gallery(workspace.folder, data.test, exams)
+        return Outcome(measures=measures, counts=counts)
+
+    return log(recorded(identity, outputs, origin, work), logger, outputs)
+
+
+def _again(root: Path) -> int:
+    folders = [
+        folder
+        for folder in run_folders(root)
+        if any((folder / f"{kind}.safetensors").is_file() for kind in ("answers", "scores"))
+    ]
+    if not folders:
+        raise Invalid("runs", root, "there is no run with stored answers or scores below it", "run testbed train first")
+    for folder in folders:
+        measured = {**_answers(folder), **_scores(folder)}
+        print_intervals(folder.name, measured, read_json(folder / "result.json")["measures"])
+    return 0
+
+
+def _answers(folder: Path) -> dict[str, Any]:
+    """Every rate of `rates` again, with its Wilson interval over the test rows."""
+    stored = _tensors(folder / "answers.safetensors")
+    found = {}
+    for name, hits in stored.items():
+        exam, _, kind = name.rpartition(".")
+        prefix = next((prefix for prefix in ("undefended_", "clean_twin_") if exam.startswith(prefix)), "")
+        measure = _measure(exam.removeprefix(prefix), kind)
+        if measure is not None and len(hits):
+            found[prefix + measure] = wilson(float(hits.double().mean()), len(hits))
+    return found
+
+
+def _measure(exam: str, kind: str) -> str | None:
+    if kind not in ("correct", "wanted"):
+        return None
+    if exam == "clean":
+        return "clean_accuracy" if kind == "correct" else None
+    name = "robust_accuracy" if kind == "correct" else "attack_success_rate"
+    return name if exam == "success" else f"{exam}_{name}"
+
+
+def _scores(folder: Path) -> dict[str, Any]:
+    """Detection measures again, from scores and truth; those that are rates with their Wilson interval."""
+    stored = _tensors(folder / "scores.safetensors")
+    if "suspicious" not in stored:
+        return {}
+    measures, counts = detection(stored["scores"], stored["suspicious"], stored.get("flagged"))
+    return {
+        name: wilson(value, counts[name]) if name.startswith(("tpr", "fpr")) else value
+        for name, value in measures.items()
+        if value is not None
+    }
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    return load_file(path) if path.is_file() else {}
