@@ -44,7 +44,8 @@ EXAMPLES = {
   testbed report runs=outputs/train measures=[attack_success_rate,clean_accuracy] format=markdown""",
     "list": """  testbed list
   testbed list attack""",
-    "check": """  testbed check defence=fine_tuning
+    "check": """  testbed check                                         (all methods, one after the other)
+  testbed check defence=fine_tuning
   testbed check defence._target_=mine.MyDefence
   testbed check detector=strip trigger=patch""",
 }
@@ -62,6 +63,8 @@ class Arguments:
 def main(argv: Sequence[str] | None = None) -> int:
     """Obey a command line: the exit code (0 done, 1 some runs failed, 2 bad input, 3 refused, 4 resources, 130 interrupted)."""
     words = list(sys.argv[1:] if argv is None else argv)
+    # Threads that wait by spinning make small models ten times slower where others use the machine too.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         return _obey(words)
     except Refused as refusal:
@@ -131,10 +134,9 @@ def _verb(given: Arguments) -> int:
         from testbed.launcher.listing import listing
 
         return listing(given.overrides, search)
-    from testbed.launcher.compose import check_names, register
+    from testbed.launcher.compose import register
 
     register(search)
-    check_names(str(given.verb), given.overrides, search)
     if "--cfg" in given.flags:
         return _shown(given, search)
     with _importable(os.getcwd()):
@@ -144,26 +146,32 @@ def _verb(given: Arguments) -> int:
 def _shown(given: Arguments, search: SearchPath) -> int:
     from omegaconf import OmegaConf
 
-    from testbed.launcher.compose import configuration
+    from testbed.launcher.compose import composed
 
     if given.flags["--cfg"] != "job":
         raise Refused(f"--cfg {given.flags['--cfg']}: only the job's configuration can be shown; say --cfg job")
-    print(OmegaConf.to_yaml(configuration(str(given.verb), given.overrides, search).config), end="")
+    print(OmegaConf.to_yaml(composed(str(given.verb), given.overrides, search).config), end="")
     return 0
 
 
 def _run(given: Arguments, search: SearchPath) -> int:
-    from testbed.launcher.compose import configuration, plain
+    from testbed.launcher.compose import check_names, composed, plain
 
     verb = str(given.verb)
-    composed = None if "--multirun" in given.flags else configuration(verb, given.overrides, search)
-    config, choices = ({}, {}) if composed is None else (plain(composed.config), composed.choices)
+    whole = None if "--multirun" in given.flags else composed(verb, given.overrides, search)
+    if whole is None:
+        check_names(verb, given.overrides, search)
+    config, choices = ({}, {}) if whole is None else (plain(whole.config), whole.choices)
     from testbed.launcher.instantiate import named_by_user
     from testbed.launcher.job import Job, run
 
     permitted = named_by_user(given.overrides, search.users)
     job = Job(verb, config, choices, ("testbed", verb, *given.overrides), permitted, debug="--debug" in given.flags)
-    if composed is not None:
+    if verb == "check" and not _names_a_method(given.overrides):
+        from testbed.launcher.everything import check_everything
+
+        return check_everything(job, given.overrides, search)
+    if whole is not None:
         return run(job)
     from testbed.launcher.sweep import sweep
 
@@ -179,6 +187,10 @@ def _importable(folder: str) -> Iterator[None]:
         yield
     finally:
         sys.path[:] = before
+
+
+def _names_a_method(overrides: Sequence[str]) -> bool:
+    return any(word.lstrip("+~").startswith(("attack", "trigger", "defence", "detector", "model")) for word in overrides)
 
 
 def _british(word: str) -> str:

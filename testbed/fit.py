@@ -14,9 +14,10 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from testbed.api import Batch, Diverged, Examples, Invalid, Victim
+from testbed.api import Batch, Diverged, Examples, Invalid, Victim, component
 from testbed.features import accuracy, progress, read_ahead
 from testbed.identity import derive, generator
+from testbed.words import nearest
 
 logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
 
@@ -24,13 +25,23 @@ Optimiser = Callable[..., torch.optim.Optimizer]
 Loss = Callable[[Victim, Batch], Tensor]
 Curve = list[dict[str, float]]
 
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true")
+AVAILABLE: dict[str, Callable[[], bool]] = {
+    "auto": lambda: True,
+    "cpu": lambda: True,
+    "gpu": torch.cuda.is_available,
+    "cuda": torch.cuda.is_available,
+    "mps": torch.backends.mps.is_available,
+}
+"""The accelerators, and whether this machine has them."""
+
 
 @dataclass(frozen=True)
 class Settings:
     """`conf/trainer`: how a victim is trained unless a defence says otherwise.
 
     `schedule` maps the fraction of training done, in [0, 1), to a factor of the learning rate. `precision` is Lightning's;
-    `threads` are PyTorch's, null for as many as it likes (results are bit-equal only at the same number).
+    `threads` are PyTorch's for the whole run, null for as many as it likes (results are bit-equal only at the same number).
     """
 
     max_epochs: int
@@ -44,10 +55,31 @@ class Settings:
     threads: int | None = None
 
     def check(self) -> None:
-        """Raises `Invalid` for numbers that cannot train."""
-        for name, least in (("max_epochs", 1), ("batch_size", 2)):
-            if getattr(self, name) < least:
-                raise Invalid(name, getattr(self, name), f"must be at least {least}", component="trainer")
+        """Raises `Invalid` for settings that cannot train."""
+        with component("trainer"):
+            for name, least in (("max_epochs", 1), ("batch_size", 2), ("threads", 1)):
+                if getattr(self, name) is not None and getattr(self, name) < least:
+                    raise Invalid(name, getattr(self, name), f"must be at least {least}")
+            if self.gradient_clip is not None and not self.gradient_clip > 0:
+                raise Invalid("gradient_clip", self.gradient_clip, "must be above 0", "null clips nothing")
+            for name, known in (("precision", PRECISIONS), ("accelerator", tuple(AVAILABLE))):
+                if getattr(self, name) not in known:
+                    raise Invalid(name, getattr(self, name), "there is no such choice", nearest(getattr(self, name), known))
+            if not AVAILABLE[self.accelerator]():
+                raise Invalid("accelerator", self.accelerator, "this machine has none", "say trainer.accelerator=auto")
+            self._check_steps()
+
+    def _check_steps(self) -> None:
+        try:
+            self.optimiser([torch.zeros(1, requires_grad=True)])
+        except (TypeError, ValueError) as error:
+            raise Invalid("optimiser", None, " ".join(str(error).split())) from error
+        try:
+            finite = all(math.isfinite(self.schedule(done)) for done in (0.0, 0.5, 0.99))
+        except ArithmeticError:
+            finite = False
+        if not finite:
+            raise Invalid("schedule", None, "the factor of the learning rate must always be a finite number")
 
     @property
     def device(self) -> torch.device:
@@ -100,7 +132,7 @@ def fit(
     epochs = settings.max_epochs if epochs is None else epochs
     module = Training(placed(copy.deepcopy(victim), settings), plan, optimiser or settings.optimiser, settings.schedule, loss)
     module.seed, module.steps, module.validation = derive(seed, "augmentation"), epochs * len(plan), validation
-    with torch.random.fork_rng(), threads(settings.threads), warnings.catch_warnings():
+    with torch.random.fork_rng(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="pytorch_lightning")
         _trainer(settings, epochs, [Bar(), *callbacks]).fit(module, train_dataloaders=plan)
     return placed(_finite(module.victim), settings).eval(), module.curve

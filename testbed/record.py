@@ -139,7 +139,7 @@ def _outcome(work: Callable[[Workspace], Outcome], workspace: Workspace) -> Outc
         return Outcome("skipped", str(reason))
     except Diverged as reason:
         return Outcome("diverged", str(reason))
-    except Exception as error:  # a fault of one method must not take the others' runs with it: it is recorded with its trace
+    except (Exception, SystemExit) as error:  # one method's fault must not end the others' runs: recorded with its trace
         (workspace.folder / "error.txt").write_text(traceback.format_exc())
         return Outcome("failed", f"{type(error).__name__}: {error}")
 

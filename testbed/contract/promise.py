@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, NamedTuple
 
+import torch
+
 from testbed.api import Examples, Invalid, Unsupported
 from testbed.contract.watch import Watch, fingerprint
 from testbed.contract.world import World
@@ -18,6 +20,8 @@ from testbed.identity import arguments, describe
 Results = Mapping[str, Any]
 Act = Callable[["Trial", Examples, Watch], Results]
 MISSING = "no-such-name"
+PROBES = 8
+"""Test rows that a victim is asked, to tell it from another."""
 
 
 class Broken(Exception):
@@ -75,14 +79,8 @@ class Trial:
         watch = Watch({"training rows": rows, "reserve": data.reserve, "test rows": data.test})
         with watch.everything(salt):
             results = self.act(self, rows, watch)
-        inputs = anonymous(data.test)[_all(data.test)].inputs
+        inputs = data.test[torch.arange(min(PROBES, len(data.test)))].inputs
         return Seen(results, {name: fingerprint(value, inputs) for name, value in results.items()}, watch.changed)
-
-
-def _all(examples: Examples) -> Any:
-    import torch
-
-    return torch.arange(len(examples))
 
 
 def require(condition: bool, reason: str) -> None:
@@ -122,8 +120,7 @@ def described(trial: Trial) -> None:
 
 def runs(trial: Trial) -> None:
     """The method can be called at all."""
-    assert_called = trial.first
-    require(isinstance(assert_called.results, Mapping), "it gave nothing")
+    require(bool(trial.first.results), "it gave nothing")
 
 
 def repeats(trial: Trial) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -70,6 +71,22 @@ def configuration(verb: str, overrides: Sequence[str], search: SearchPath) -> Co
     return Composed(own, chosen(whole.hydra.runtime.choices, overrides))
 
 
+def composed(verb: str, overrides: Sequence[str], search: SearchPath) -> Composed:
+    """The configuration of a verb once every name on the command line is known to exist.
+
+    Raises:
+        Refused: a name that does not, with the nearest; or it cannot be composed.
+    """
+    given = [parsed(text) for text in overrides]
+    _options_of(given, search)
+    if not any(override.is_add() or override.is_force_add() for override in given):
+        # Hydra refuses unknown keys itself: names are walked only to say what is near, for composing twice takes a while.
+        with suppress(Refused):
+            return configuration(verb, overrides, search)
+    check_names(verb, overrides, search)
+    return configuration(verb, overrides, search)
+
+
 def chosen(choices: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, str]:
     """The option of each group, of Hydra's `choices`; where the user named a class instead, the name of that class."""
     named = {group: str(choice) for group, choice in choices.items() if not group.startswith("hydra/")}
@@ -88,16 +105,26 @@ def check_names(verb: str, overrides: Sequence[str], search: SearchPath) -> None
     """
     given = [parsed(text) for text in overrides]
     groups = search.groups()
-    choosing = [override for override in given if override.key_or_group in groups]
-    skeleton = configuration(verb, [_first_choice(override, search) for override in choosing], search).config
+    skeleton = configuration(verb, _options_of(given, search), search).config
+    for override in given:
+        key = override.key_or_group
+        choosing = key in groups
+        if override.is_add() or override.is_force_add():
+            _require_key((override.package or key).partition(".")[0], skeleton, groups)
+        elif not choosing and not override.is_hydra_override():
+            _require_key(key, skeleton, groups)
+        if not choosing:
+            values(override)
+
+
+def _options_of(given: Sequence[Override], search: SearchPath) -> list[str]:
+    """What chooses options among the overrides, the first of each sweep, once all are known to exist."""
     for override in given:
         key = override.key_or_group
         if any(moved == key or moved.startswith(f"{key}.") for moved in MOVED_BY_OUTPUTS):
             raise Refused(f"{key}: everything is written below paths.outputs; say paths.outputs= to move it")
-        if override.is_add() or override.is_force_add():
-            _require_key((override.package or key).partition(".")[0], skeleton, groups)
-        elif override not in choosing and not override.is_hydra_override():
-            _require_key(key, skeleton, groups)
+    groups = search.groups()
+    return [_first_choice(override, search) for override in given if override.key_or_group in groups]
 
 
 def parsed(text: str) -> Override:

@@ -25,8 +25,9 @@ def named_by_user(overrides: Collection[str], folders: Collection[Path]) -> froz
     """Targets that the user permitted: on the command line, or in a configuration folder named or installed."""
     permitted: set[str] = set()
     for override in map(parsed, overrides):
-        for value in values(override):
-            permitted |= _targets({override.key_or_group.rpartition(".")[2]: value})
+        last = override.key_or_group.rpartition(".")[2]
+        for value in values(override) if last == "_target_" or not override.is_sweep_override() else ():
+            permitted |= _targets({last: value})
     for folder in folders:
         for path in folder.rglob("*.yaml"):
             permitted |= _targets(yaml.safe_load(path.read_text(encoding="utf-8")))

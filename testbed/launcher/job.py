@@ -8,6 +8,7 @@ import time
 import traceback
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from testbed.words import Refused
@@ -71,6 +72,7 @@ def _run(job: Job) -> int:
     from testbed.launcher.instantiate import checked, instantiate
     from testbed.record import Origin
 
+    _require_writable(str((job.config.get("paths") or {}).get("outputs") or ""))
     module, _, name = PIPELINES[job.verb].partition(":")
     pipeline = getattr(__import__(module, fromlist=[name]), name)
     wanted = pipeline.__code__.co_varnames[: pipeline.__code__.co_argcount + pipeline.__code__.co_kwonlyargcount]
@@ -81,6 +83,19 @@ def _run(job: Job) -> int:
     started = time.monotonic()
     result = pipeline(**arguments)
     return result if isinstance(result, int) else _told(result, time.monotonic() - started, in_sweep=bool(job.group))
+
+
+def _require_writable(outputs: str) -> None:
+    """Raises `Refused` where nothing can be written below this folder, before an hour is spent on finding out."""
+    place = Path(outputs).absolute()
+    try:
+        there = next(folder for folder in (place, *place.parents) if folder.exists())
+    except (OSError, ValueError) as error:
+        raise Refused(f"paths.outputs={outputs}: no folder can have this name ({error})") from error
+    if not outputs:
+        raise Refused("paths.outputs: must be given; say paths.outputs=DIR")
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise Refused(f"paths.outputs={outputs}: cannot write into {there}; say paths.outputs= to put results elsewhere", 4)
 
 
 def _told(folder: Any, seconds: float, *, in_sweep: bool) -> int:

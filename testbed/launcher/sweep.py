@@ -47,7 +47,7 @@ def sweep(job: Job, overrides: Sequence[str], search: SearchPath) -> int:
 def _one(job: Job, config: DictConfig) -> int:
     runtime = HydraConfig.get()
     own = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
-    overrides = list(runtime.overrides.task)
+    overrides = [str(word) for word in runtime.overrides.task]
     print(f"[{runtime.job.num + 1}] {' '.join(overrides)}", file=sys.stderr, flush=True)
     try:
         code = run(replace(job, config=plain(own), choices=chosen(runtime.runtime.choices, overrides)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from testbed.api import Attack, Splits
+from testbed.api import Attack, Invalid, Splits
 from testbed.fit import Settings
 from testbed.identity import RUN_CORE, describe, examples_digest, key, sources
 from testbed.pipeline.scene import Model
@@ -26,8 +26,10 @@ def identify(
     """The run's name and keys: over its values alone, and over values, contents and sources.
 
     Raises:
-        Invalid: a name that cannot be part of a path.
+        Invalid: a negative seed; a name that cannot be part of a path.
     """
+    if seed < 0:
+        raise Invalid("seed", seed, "must be at least 0")
     kind = {"detect": "detector", "evaluate": "model"}.get(verb, "defence")
     fallbacks = {"attack": _word(attack), kind: _word(method), "data": data.name}
     name = safe_name("-".join([*(origin.names.get(group, word) for group, word in fallbacks.items()), f"s{seed}"]), "name")

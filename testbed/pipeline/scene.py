@@ -90,8 +90,9 @@ class Scene:
         return shared.in_context(*methods)
 
     def attacked(self) -> Attacked:
-        """Check the attack, let it poison, and deliver the rows."""
+        """Check trainer, model and attack, let it poison, and deliver the rows."""
         self.trainer.check()
+        self.fresh()
         with component("attack"):
             self.attack.check(self.attacker)
             poison = self._poison()

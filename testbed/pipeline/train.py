@@ -8,7 +8,7 @@ from typing import Any
 
 from testbed.api import Attack, Defence, DefenderResources, Poison, Splits, Unsupported, Victim
 from testbed.figure import draw_gallery
-from testbed.fit import Settings
+from testbed.fit import Settings, threads
 from testbed.metrics import Answers, answer, defence_effectiveness, rates
 from testbed.pipeline.run import identify, log
 from testbed.pipeline.scene import Attacked, Model, Scene, acts_in_training
@@ -32,7 +32,7 @@ def train(
     Raises:
         Invalid: a parameter that cannot work, found before anything is trained.
     """
-    outputs = Path(paths["outputs"])
+    outputs, origin = Path(paths["outputs"]), origin or Origin()
     identity = identify(
         "train", data=data, model=model, attack=attack, method=defence, trainer=trainer, seed=seed, origin=origin
     )
@@ -40,7 +40,9 @@ def train(
     def work(workspace: Workspace) -> Outcome:
         return _measured(Scene(data, model, attack, trainer, seed, outputs, workspace), defence)
 
-    return log(recorded(identity, outputs, origin, work), logger, outputs)
+    with threads(trainer.threads):
+        folder = recorded(identity, outputs, origin, work)
+    return log(folder, logger, outputs)
 
 
 def _measured(scene: Scene, defence: Defence) -> Outcome:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from testbed.api import ImageTask, Invalid, Task, Unsupported
+from testbed.trigger.canvas import copied
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Patch:
         height, width = inputs.shape[-2:]
         top = self.margin if self.corner.startswith("top") else height - self.margin - self.size
         left = self.margin if self.corner.endswith("left") else width - self.margin - self.size
-        stamped = inputs.clone()
+        stamped = copied(inputs)
         stamped[..., top : top + self.size, left : left + self.size] = self._square().to(inputs)
         return stamped
 

@@ -1,0 +1,127 @@
+"""What an attack promises."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from testbed.api import Attack, Examples, Poison, Victim
+from testbed.contract.promise import Promise, Results, Trial, require
+from testbed.contract.watch import Watch, fingerprint
+from testbed.data.overlay import poisoned, rows_of
+from testbed.features import all_labels
+from testbed.identity import derive, weights_digest
+
+
+def act(trial: Trial, rows: Examples, watch: Watch) -> Results:
+    """The poison, the exams, and what is wrapped around an untrained model."""
+    attack, world = trial.method, trial.world
+    resources = world.attacker(rows)
+    poison = attack.poison(resources)
+    exams = attack.triggered_tests(world.data.test, resources)
+    mixed = poisoned(rows, poison, derive(world.seed, "delivery"))
+    with watch.model(fresh := world.fresh()):
+        wrapped = attack.during_training(fresh, world.attacker(rows, mixed.positions))
+    return {"poison": poison, "exams": exams, "during_training": wrapped}
+
+
+def accepts(trial: Trial, attack: Attack) -> None:
+    """The attack's own check."""
+    attack.check(trial.world.attacker(trial.rows))
+
+
+def names_rows_once(trial: Trial) -> None:
+    """Indices int64 (n,), unique, 0 or more, and without a gap past the end."""
+    indices, total = trial.first.results["poison"].indices, len(trial.rows)
+    _require_indices(indices)
+    appended = indices[indices >= total].sort().values
+    require(torch.equal(appended, torch.arange(total, total + len(appended))), "appended rows leave a gap after the last row")
+
+
+def rows_fit_the_data(trial: Trial) -> None:
+    """As many rows as indices, of the data's shape and type, with labels of the task."""
+    _require_fitting(trial.first.results["poison"], trial.rows, trial)
+
+
+def reaches_its_rate(trial: Trial) -> None:
+    """round(poison_rate n) rows, where the attack has a poison rate."""
+    rate = getattr(trial.method, "poison_rate", None)
+    if rate is None or "poison_rate" in getattr(trial.method, "meaningless", ()):
+        return
+    count, asked = len(trial.first.results["poison"].indices), round(rate * len(trial.rows))
+    require(count == asked, f"{count} rows, where {rate} of {len(trial.rows)} is {asked}")
+
+
+def examines_test_rows(trial: Trial) -> None:
+    """Exams are a dictionary of poisons whose indices are test rows, 'success' first."""
+    exams = trial.first.results["exams"]
+    require(isinstance(exams, Mapping), f"triggered_tests gave {type(exams).__name__}, not a dictionary")
+    require(not exams or next(iter(exams)) == "success", f"the first exam is {next(iter(exams), '')!r}")
+    for exam in exams.values():
+        _require_indices(exam.indices)
+        require(not len(exam.indices) or int(exam.indices.max()) < len(trial.world.data.test), "an exam goes past the test")
+        _require_fitting(exam, trial.world.data.test, trial)
+
+
+def wants_another_answer(trial: Trial) -> None:
+    """In 'success', no row whose true answer is the wanted one."""
+    exams = trial.first.results["exams"]
+    if not exams:
+        return
+    exam = exams["success"]
+    truth, wanted = rows_of(all_labels(trial.world.data.test), exam.indices), exam.batch.labels
+    alike = int((truth == wanted).sum()) if isinstance(truth, Tensor) else sum(map(lambda pair: pair[0] == pair[1], zip(truth, wanted, strict=True)))
+    require(alike == 0, f"{alike} of {len(exam.indices)} rows already have the wanted answer")
+    require(len(exam.indices) > 0, "it examines nothing")
+
+
+def can_be_taken_off(trial: Trial) -> None:
+    """`bare()` gives back the very model; an attack that does not control training wraps nothing."""
+    fresh, wrapped = trial.world.fresh(), trial.first.results["during_training"]
+    require(isinstance(wrapped, Victim), f"during_training gave {type(wrapped).__name__}, not a Victim")
+    bare = wrapped.bare()
+    alike = type(bare) is type(fresh) and weights_digest(bare) == weights_digest(fresh)
+    require(alike, "what bare() gives is not the model that was handed in")
+    untouched = fingerprint(wrapped, _inputs(trial)) == fingerprint(fresh, _inputs(trial))
+    require(trial.method.controls_training or untouched, "it wraps the model, but says that it does not control training")
+
+
+PROMISES = (
+    Promise("poisoned rows are named once each, within the data or appended without a gap", names_rows_once),
+    Promise("poisoned rows have the shape and type of the data, and labels that exist", rows_fit_the_data),
+    Promise("it poisons round(poison_rate n) of n rows, where it has a poison rate", reaches_its_rate),
+    Promise("its exams are 'success' first, and show test rows once each", examines_test_rows),
+    Promise("'success' shows no row whose true answer is the wanted one", wants_another_answer),
+    Promise("what it wraps around a model can be taken off again", can_be_taken_off),
+)
+
+
+def _inputs(trial: Trial) -> Any:
+    test = trial.world.data.test
+    return test[torch.arange(len(test))].inputs
+
+
+def _require_indices(indices: Tensor) -> None:
+    require(isinstance(indices, Tensor) and indices.dtype == torch.int64 and indices.dim() == 1, "indices are not int64 (n,)")
+    require(len(indices.unique()) == len(indices), "a row is named twice")
+    require(not len(indices) or int(indices.min()) >= 0, "a row is negative")
+
+
+def _require_fitting(poison: Poison, examples: Examples, trial: Trial) -> None:
+    like, batch, count = examples[torch.arange(1)], poison.batch, len(poison.indices)
+    require(len(batch.inputs) == count and len(batch.labels) == count, f"{count} indices, but {len(batch.inputs)} rows")
+    if not isinstance(batch.inputs, Tensor):
+        return
+    shape, wanted = tuple(batch.inputs.shape[1:]), tuple(like.inputs.shape[1:])
+    require(shape == wanted, f"rows of shape {shape}, where the data have {wanted}")
+    kinds = {like.inputs.dtype, torch.float32}
+    require(batch.inputs.dtype in kinds, f"rows of type {batch.inputs.dtype}, where the data have {like.inputs.dtype}")
+    if count:
+        low, high = float(batch.inputs.min()), float(batch.inputs.max())
+        require(low >= 0 and high <= 255, f"pixels from {low:g} to {high:g}, outside 0 to 255")
+        require(batch.labels.dtype == torch.int64, f"labels of type {batch.labels.dtype}, not int64")
+        classes = len(trial.world.data.task.classes)
+        require(bool(((batch.labels >= 0) & (batch.labels < classes)).all()), f"labels outside 0 to {classes - 1}")

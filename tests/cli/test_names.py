@@ -1,0 +1,173 @@
+"""Names are checked at once: a mistyped one is answered with the nearest, before anything heavy is imported."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from testbed import __version__
+from testbed.cli import EXAMPLES, VERBS, main, parsed
+from testbed.launcher.compose import check_names, register
+from testbed.launcher.search import SearchPath
+
+Say = Callable[..., Any]
+CONFIGURATION = sorted(SearchPath().own.rglob("*.yaml"))
+MISTYPED = {
+    "trian attack=badnets": "trian: there is no such verb; did you mean train?",
+    "detct": "did you mean detect?",
+    "lst": "did you mean list?",
+    "repotr": "did you mean report?",
+    "attack=badnets": "choose from train, detect",
+    "-m": "a verb is missing; choose from train",
+    "train --multrun": "--multrun: there is no such option; did you mean --multirun?",
+    "detect --dbug": "did you mean --debug?",
+    "list --hepl": "did you mean --help?",
+    "report --config": "did you mean --config-dir?",
+    "train --config-dir": "--config-dir: a value must follow",
+    "train --config-dir nowhere": "--config-dir=nowhere: there is no such folder",
+    "train --cfg hydra": "say --cfg job",
+    "train atack=badnets": "atack: there is no such key; did you mean attack?",
+    "train attack=badnet": "attack=badnet: there is no such attack; did you mean badnets?",
+    "train -m attack=none,badnet": "attack=badnet: there is no such attack; did you mean badnets?",
+    "train -m attack=glob(x*)": "no option has such a name; choose from badnets",
+    "train attack=null": "attack=null: there is no such attack",
+    "train defense=fine_prunning": "defence=fine_prunning: there is no such defence; did you mean fine_pruning?",
+    "train defence=filter defence/rule=publishd": "did you mean published?",
+    "train defence/rul=published": "did you mean defence/rule?",
+    "detect detector=stripp": "did you mean strip?",
+    "train model=resnet": "did you mean resnet",
+    "train data=cifar": "did you mean cifar10",
+    "train attack.poison_rat=0.1": "attack.poison_rat: there is no such key in attack; did you mean poison_rate?",
+    "train attack.trigger.sise=3": "attack.trigger.sise: there is no such key in attack.trigger; did you mean size?",
+    "train attack.poison_rate.x=3": "attack.poison_rate has no keys below it",
+    "train data.mean.7=0.5": "data.mean has no keys below it",
+    "train trainer.optimiser.lrr=1": "did you mean lr?",
+    "train ~attack.trigr": "did you mean trigger?",
+    "train detector.layer=x": "say detector=NAME as well",
+    "train seeds=1": "seeds: there is no such key; did you mean seed?",
+    "train +seeds=1": "seeds: there is no such key; did you mean seed?",
+    "train seed": "seed: this is not key=value",
+    "train seed=[1": "seed=[1: this is not key=value",
+    "train attack=none,badnets": "several values make a sweep; say -m",
+    "train -m seed=range(2,2)": "seed=range(2,2): there is no value in it",
+    "train -m seed=range(0,2,0)": "seed=range(0,2,0): ",
+    "train -m seed=interval(0,1)": "seed=interval(0,1): ",
+    "list atack": "atack: there is no such group; did you mean attack?",
+    "check defence=fine_tunin": "did you mean fine_tuning?",
+    "evaluate rns=x": "rns: there is no such key; did you mean runs?",
+    "report formt=html": "formt: there is no such key; did you mean format?",
+}
+
+
+@pytest.mark.parametrize("words", MISTYPED)
+def test_the_nearest_name_is_offered_in_one_line(words: str, say: Say, here: Path) -> None:
+    said = say(*shlex.split(words))
+    assert said.code == 2
+    assert MISTYPED[words] in said.refusal()
+    assert said.out == ""
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["trian", "train --multrun", "train attack=badnet", "train attack.poison_rat=1", "detect -m detector=strip,stripp", "lst"],
+)
+def test_a_mistyped_name_costs_less_than_a_second(words: str, spawn: Say) -> None:
+    said = spawn(*shlex.split(words))
+    assert (said.code, said.out) == (2, "heavy:\n")
+    assert said.refusal()
+    assert said.seconds < 1
+
+
+@pytest.mark.parametrize("words", [["list"], ["train", "--help"], ["--version"], ["train", "defence=filter", "--cfg", "job"]])
+def test_looking_things_up_costs_less_than_a_second(words: list[str], spawn: Say) -> None:
+    said = spawn(*words)
+    assert (said.code, said.err) == (0, "")
+    assert said.out.endswith("heavy:\n")
+    assert said.seconds < 1
+
+
+def test_defense_is_defence(say: Say) -> None:
+    said = say("train", "defense=fine_tuning", "defense.epochs=3", "defense.optimiser.lr=0.5", "--cfg", "job")
+    assert said.code == 0
+    defence = yaml.safe_load(said.out)["defence"]
+    assert (defence["_target_"], defence["epochs"], defence["optimiser"]["lr"]) == (
+        "testbed.defence.fine_tuning.FineTuning",
+        3,
+        0.5,
+    )
+    assert say("train", "defense=filter", "defense/rule=fixed_fraction", "--cfg", "job").code == 0
+    assert say("list", "defense").out == say("list", "defence").out
+
+
+def test_the_configuration_is_shown_whole(say: Say) -> None:
+    said = say("--cfg", "job", "detect", "attack=blended", "seed=3")
+    shown = yaml.safe_load(said.out)
+    assert (said.code, said.err, shown["seed"]) == (0, "", 3)
+    assert shown["attack"]["trigger"]["_target_"] == "testbed.trigger.blend.Blend"
+    assert "hydra" not in shown
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_shows_examples_whose_names_exist(verb: str, say: Say) -> None:
+    said = say(verb, "--help")
+    assert (said.code, said.err) == (0, "")
+    lines = [line for line in said.out.splitlines() if line.startswith("  testbed ")]
+    assert lines == EXAMPLES[verb].splitlines()
+    for line in lines:
+        _check_names(line)
+
+
+@pytest.mark.parametrize("path", CONFIGURATION, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_every_configuration_says_what_it_is_and_how_to_run_it(path: Path) -> None:
+    first, second, *_ = path.read_text(encoding="utf-8").splitlines()
+    assert re.match(r"# \w", first)
+    if path.name != "base.yaml":
+        _check_names(second.removeprefix("# "))
+
+
+def _check_names(line: str) -> None:
+    """A command of the documentation, whose remark, if any, stands two spaces apart."""
+    application, *words = shlex.split(re.split(r"\s{2,}", line.strip())[0])
+    given, search = parsed(words), SearchPath()
+    assert application == "testbed"
+    if given.verb == "list":
+        assert set(given.overrides) <= set(search.groups())
+        return
+    register(search)
+    check_names(str(given.verb), given.overrides, search)
+
+
+def test_the_overview_names_every_verb(say: Say) -> None:
+    for words in ([], ["--help"], ["-h"]):
+        said = say(*words)
+        assert (said.code, said.err) == (0, "")
+        assert all(f"\n  {verb} " in said.out for verb in VERBS)
+    assert say("--version").out == f"testbed {__version__}\n"
+
+
+def test_list_shows_every_option_or_those_of_one_group(say: Say) -> None:
+    whole, attacks = say("list").out, say("list", "attack").out
+    for path in CONFIGURATION:
+        if path.parent != SearchPath().own:
+            assert re.search(rf"^{path.stem} ", whole, re.MULTILINE), path
+    assert "badnets" in attacks
+    assert "Gu et al. 2017" in attacks
+    assert "strip" not in attacks
+
+
+def test_a_command_leaves_the_process_as_it_was(here: Path) -> None:
+    before = list(sys.path), list(sys.argv), here
+    (here / "mine").mkdir()
+    assert main(["train", "seed=abc"]) == 2
+    assert main(["train", "--config-dir", "mine", "attack=none", "--cfg", "job"]) == 0
+    assert (list(sys.path), list(sys.argv), Path.cwd()) == before
+    (here / "mine").rmdir()
+    assert main(["train", "--cfg", "job"]) == 0
