@@ -1,25 +1,24 @@
-"""(victim, examples) -> trained victim, through one LightningModule, so that victims and wrappers stay plain modules."""
+"""(victim, examples) -> trained victim: the settings, the order of rows, and what a trained victim must be."""
 
 from __future__ import annotations
 
 import copy
-import logging
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
 from testbed.api import Batch, Diverged, Examples, Invalid, Victim, component
-from testbed.features import accuracy, progress, read_ahead
+from testbed.features import read_ahead
 from testbed.identity import derive, generator
 from testbed.words import nearest
 
-logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
 
 Optimiser = Callable[..., torch.optim.Optimizer]
 Loss = Callable[[Victim, Batch], Tensor]
@@ -41,7 +40,7 @@ class Settings:
     """`conf/trainer`: how a victim is trained unless a defence says otherwise.
 
     `schedule` maps the fraction of training done, in [0, 1), to a factor of the learning rate. `precision` is Lightning's;
-    `threads` are PyTorch's for the whole run, null for as many as it likes (results are bit-equal only at the same number).
+    `threads` are PyTorch's while training, null for as many as it likes (results are bit-equal only at the same number).
     """
 
     max_epochs: int
@@ -128,13 +127,16 @@ def fit(
     """
     if len(examples) < 2:
         raise Invalid("", None, f"{len(examples)} rows are left to train on", "at least 2 are needed", component="data.train")
+    # Lightning takes seconds to import, and a run that finds its victims finished needs none of it.
+    from testbed.training import Bar, Training, lean_trainer
+
     plan = BatchPlan(examples, settings.batch_size, derive(seed, "order"), settings.device)
     epochs = settings.max_epochs if epochs is None else epochs
     module = Training(placed(copy.deepcopy(victim), settings), plan, optimiser or settings.optimiser, settings.schedule, loss)
     module.seed, module.steps, module.validation = derive(seed, "augmentation"), epochs * len(plan), validation
-    with torch.random.fork_rng(), warnings.catch_warnings():
+    with torch.random.fork_rng(), threads(settings.threads), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="pytorch_lightning")
-        _trainer(settings, epochs, [Bar(), *callbacks]).fit(module, train_dataloaders=plan)
+        lean_trainer(settings, epochs, [Bar(), *callbacks]).fit(module, train_dataloaders=plan)
     return placed(_finite(module.victim), settings).eval(), module.curve
 
 
@@ -166,64 +168,6 @@ class BatchPlan:
         yield from read_ahead(self.examples, order.tensor_split(self.ends))
 
 
-class Training(pl.LightningModule):
-    """The one LightningModule: asks the victim for its loss, and says when that was not finite."""
-
-    seed: int
-    steps: int
-    validation: Examples | None = None
-
-    def __init__(
-        self, victim: Victim, plan: BatchPlan, optimiser: Optimiser, schedule: Callable[[float], float], loss: Loss | None
-    ) -> None:
-        super().__init__()
-        self.victim, self.plan, self.loss = victim, plan, loss
-        self.optimiser, self.schedule = optimiser, schedule
-        self.losses: list[Tensor] = []
-        self.curve: Curve = []
-
-    def configure_optimizers(self) -> Any:
-        chosen = self.optimiser([parameter for parameter in self.victim.parameters() if parameter.requires_grad])
-        factor = torch.optim.lr_scheduler.LambdaLR(chosen, lambda step: self.schedule(min(step, self.steps - 1) / self.steps))
-        return {"optimizer": chosen, "lr_scheduler": {"scheduler": factor, "interval": "step"}}
-
-    def on_train_epoch_start(self) -> None:
-        self.plan.epoch = self.current_epoch
-        self.losses.clear()
-        self.victim.train()
-        torch.manual_seed(derive(self.seed, f"epoch {self.current_epoch}"))
-
-    def training_step(self, batch: Batch) -> Tensor:
-        loss = self.victim.loss(batch) if self.loss is None else self.loss(self.victim, batch)
-        self.losses.append(loss.detach())
-        return loss
-
-    def on_train_epoch_end(self) -> None:
-        losses = torch.stack(self.losses).float().cpu()
-        bad = (~losses.isfinite()).nonzero()
-        if len(bad):
-            step = self.current_epoch * len(self.plan) + int(bad[0])
-            raise Diverged(f"the loss was {losses[bad[0, 0]].item()} at step {step} (epoch {self.current_epoch})")
-        row = {"epoch": float(self.current_epoch + 1), "loss": losses.mean().item()}
-        if self.validation is not None and len(self.validation):
-            row["validation_accuracy"] = accuracy(self.victim, self.validation)
-        self.curve.append(row)
-
-
-class Bar(pl.Callback):
-    """A progress bar over all steps, on a terminal, once training has taken two seconds."""
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.bar = progress(range(int(pl_module.steps)), "training")  # type: ignore[arg-type]
-        self.steps = iter(self.bar)
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        next(self.steps, None)
-
-    def on_train_end(self, *_: Any) -> None:
-        self.bar.close()  # type: ignore[attr-defined]
-
-
 class threads:
     """So many PyTorch threads inside; as many as before afterwards."""
 
@@ -236,23 +180,6 @@ class threads:
 
     def __exit__(self, *error: object) -> None:
         torch.set_num_threads(self.before)
-
-
-def _trainer(settings: Settings, epochs: int, callbacks: list[pl.Callback]) -> pl.Trainer:
-    """A Trainer with everything switched off that costs time a step and that the run folder does better."""
-    return pl.Trainer(
-        max_epochs=epochs,
-        accelerator=settings.accelerator,
-        devices=1,
-        precision=settings.precision,  # type: ignore[arg-type]
-        gradient_clip_val=settings.gradient_clip,
-        callbacks=callbacks,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
 
 
 def _finite(victim: Victim) -> Victim:

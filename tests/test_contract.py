@@ -82,6 +82,6 @@ def test_a_configuration_says_what_it_is_and_how_to_run_it(path: Path, search: S
     first, second = path.read_text(encoding="utf-8").splitlines()[:2]
     assert first.startswith("# ") and len(first) > 10
     words = shlex.split(second.removeprefix("# "))
-    assert words[:1] == ["testbed"] and f"={path.stem}" in second or path.parent.name == "trigger"
+    assert (words[:1] == ["testbed"] and f"={path.stem}" in second) or path.parent.name == "trigger"
     given = parsed(words[1:])
     check_names(str(given.verb), given.overrides, search)

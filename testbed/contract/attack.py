@@ -73,7 +73,11 @@ def wants_another_answer(trial: Trial) -> None:
         return
     exam = exams["success"]
     truth, wanted = rows_of(all_labels(trial.world.data.test), exam.indices), exam.batch.labels
-    alike = int((truth == wanted).sum()) if isinstance(truth, Tensor) else sum(map(lambda pair: pair[0] == pair[1], zip(truth, wanted, strict=True)))
+    alike = (
+        int((truth == wanted).sum())
+        if isinstance(truth, Tensor)
+        else sum(map(lambda pair: pair[0] == pair[1], zip(truth, wanted, strict=True)))
+    )
     require(alike == 0, f"{alike} of {len(exam.indices)} rows already have the wanted answer")
     require(len(exam.indices) > 0, "it examines nothing")
 

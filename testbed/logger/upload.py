@@ -12,7 +12,7 @@ import sys
 import threading
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -41,14 +41,12 @@ def upload(kept: Path, server: str, patience: float) -> None:
         text=True,
         start_new_session=True,
     )
-    try:
-        said = child.communicate(timeout=patience)[0]
-    except subprocess.TimeoutExpired as late:
-        raise ConnectionError(f"{server} had not taken it after {patience:g} s") from late
-    finally:
-        _end(child)
-    if child.returncode or not list(kept.glob("*.synced")):
-        raise ConnectionError(last_line(said) or f"wandb sync ended with exit code {child.returncode}")
+    said = _said(child, patience)
+    if not list(kept.glob("*.synced")):  # this mark, and not how the child ended, tells: it may be done and only slow to end
+        late = f"{server} had not taken it after {patience:g} s"
+        raise ConnectionError(
+            late if said is None else last_line(said) or f"wandb sync ended with exit code {child.returncode}"
+        )
     _verify(kept)
 
 
@@ -85,13 +83,16 @@ def _knock(server: str) -> None:
         raise ConnectionError(outcome[0])
 
 
-def _end(child: subprocess.Popen[str]) -> None:
-    """End a child and its own children."""
+def _said(child: subprocess.Popen[str], patience: float) -> str | None:
+    """All that a child says, or None where it takes longer; afterwards it and its own children have ended."""
     try:
-        os.killpg(child.pid, signal.SIGKILL)
-    except ProcessLookupError:  # it had ended by itself
-        return
-    child.communicate()
+        return child.communicate(timeout=patience)[0]
+    except subprocess.TimeoutExpired:
+        return None
+    finally:
+        with suppress(ProcessLookupError):  # it had ended by itself
+            os.killpg(child.pid, signal.SIGKILL)
+        child.communicate()
 
 
 def folders(root: Path, name: str, mode: str) -> dict[str, str]:

@@ -17,7 +17,6 @@ from testbed.logger.upload import absent, environment, folders, last_line, uploa
 
 LEAST_FREE = 16 * 2**20
 """Bytes: the client does not say when the disk is full, it only writes less."""
-ROC_POINTS = 200
 STATE = {"done": 0, "skipped": 0}
 """Exit codes that W&B shows as finished; anything else is shown as failed."""
 
@@ -57,9 +56,8 @@ class WandbLogger:
             try:
                 upload(kept, server, self.patience)
             except Exception as error:
-                _warn(
-                    f"this run was kept offline ({last_line(error)}); to upload it later: wandb sync {shlex.quote(str(kept))}"
-                )
+                later = f"wandb sync {shlex.quote(str(kept))}"
+                _warn(f"this run was kept offline ({last_line(error)}); to upload it later: {later}")
 
     def _keep(self, finished: Finished) -> tuple[Path, str]:
         """Write the run to disk as W&B keeps it: its folder there, and the server that it would be sent to."""
@@ -126,7 +124,7 @@ def _fill(run: Any, finished: Finished) -> None:
     axes = ["false_positive_rate", "true_positive_rate"]
     for name, points in finished.roc_curves.items():
         table = wandb.Table(columns=axes, data=points.tolist())
-        shown[f"roc/{name}"] = wandb.plot.line(table, *axes, title=f"ROC curve of {name}")
+        shown[f"roc/{name}"] = wandb.plot.line(table, x=axes[0], y=axes[1], title=f"ROC curve of {name}")
     if shown:
         run.log(shown)
     run.summary.update(finished.summary)

@@ -23,7 +23,7 @@ from testbed.api import (
 from testbed.data.overlay import anonymous, joined
 from testbed.features import select
 from testbed.figure import draw_detection, draw_gallery, draw_triggers
-from testbed.fit import Settings, threads
+from testbed.fit import Settings
 from testbed.metrics import detection, rates
 from testbed.pipeline.run import identify, log
 from testbed.pipeline.scene import Attacked, Model, Scene
@@ -58,9 +58,7 @@ def detect(
     def work(workspace: Workspace) -> Outcome:
         return _measured(Scene(data, model, attack, trainer, seed, outputs, workspace), detector)
 
-    with threads(trainer.threads):
-        folder = recorded(identity, outputs, origin, work)
-    return log(folder, logger, outputs)
+    return log(recorded(identity, outputs, origin, work), logger, outputs)
 
 
 def _measured(scene: Scene, detector: Detector | ModelDetector) -> Outcome:

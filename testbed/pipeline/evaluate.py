@@ -11,7 +11,7 @@ from torch import Tensor
 
 from testbed.api import Attack, Invalid, Splits, component
 from testbed.figure import draw_gallery
-from testbed.fit import Settings, threads
+from testbed.fit import Settings
 from testbed.metrics import detection, rates
 from testbed.pipeline.run import identify, log
 from testbed.pipeline.scene import Model, Scene
@@ -58,9 +58,7 @@ def evaluate(
         draw_gallery(workspace.folder, data.test, exams)
         return Outcome(measures=measures, counts=counts)
 
-    with threads(trainer.threads):
-        folder = recorded(identity, outputs, origin, work)
-    return log(folder, logger, outputs)
+    return log(recorded(identity, outputs, origin, work), logger, outputs)
 
 
 def _again(root: Path) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 from testbed.api import Attack, Defence, DefenderResources, Poison, Splits, Unsupported, Victim
 from testbed.figure import draw_gallery
-from testbed.fit import Settings, threads
+from testbed.fit import Settings
 from testbed.metrics import Answers, answer, defence_effectiveness, rates
 from testbed.pipeline.run import identify, log
 from testbed.pipeline.scene import Attacked, Model, Scene, acts_in_training
@@ -40,9 +40,7 @@ def train(
     def work(workspace: Workspace) -> Outcome:
         return _measured(Scene(data, model, attack, trainer, seed, outputs, workspace), defence)
 
-    with threads(trainer.threads):
-        folder = recorded(identity, outputs, origin, work)
-    return log(folder, logger, outputs)
+    return log(recorded(identity, outputs, origin, work), logger, outputs)
 
 
 def _measured(scene: Scene, defence: Defence) -> Outcome:

@@ -99,7 +99,9 @@ def test_a_real_bash_completes(mine: Path, environment: dict[str, str]) -> None:
     program.write_text(f"#!{sys.executable}\nimport sys\nfrom testbed.cli import main\nsys.exit(main())\n")
     program.chmod(0o755)
     search = {**environment, "PATH": f"{program.parent}{os.pathsep}{environment['PATH']}"}
-    finished = subprocess.run(["bash", "-c", PRESS_TAB], cwd=mine.parent, env=search, capture_output=True, text=True, check=False)
+    finished = subprocess.run(
+        ["bash", "-c", PRESS_TAB], cwd=mine.parent, env=search, capture_output=True, text=True, check=False
+    )
     assert finished.stdout.splitlines() == ["detect", "attack=blended", "attack.poison_rate=", "defence=mine"]
     assert "testbed: no completion specification" in finished.stderr
 

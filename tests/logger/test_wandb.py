@@ -196,21 +196,21 @@ def closed() -> str:
 
 
 @pytest.fixture(params=["closed", "refuses", "swallows", "dies", "loses", "no key"])
-def trouble(request, cloud, monkeypatch) -> None:
-    """Something wrong between here and the server."""
+def patience(request, cloud, monkeypatch) -> float:
+    """Something wrong between here and the server, and how long to wait for it."""
     cloud(request.param if request.param in ("refuses", "swallows", "dies", "loses") else "answers")
     if request.param == "closed":
         monkeypatch.setenv("WANDB_BASE_URL", closed())
     if request.param == "no key":
         monkeypatch.delenv("WANDB_API_KEY")
+    return {"swallows": 1.0, "dies": 2.5}.get(request.param, 3.5)
 
 
-@pytest.mark.usefixtures("trouble")
-def test_trouble_with_the_network_costs_a_line_and_less_than_five_seconds(run, outputs, capfd) -> None:
+def test_trouble_with_the_network_costs_a_line_and_less_than_five_seconds(patience, run, outputs, capfd) -> None:
     folder = run()
     before = digest(folder)
     start = time.monotonic()
-    WandbLogger(mode="online", patience=2.5).show(folder, outputs)
+    WandbLogger(mode="online", patience=patience).show(folder, outputs)
     assert time.monotonic() - start < 5
     out, err = capfd.readouterr()
     assert out == "" and err.count("\n") == 1 and "kept offline" in err and "wandb sync" in err, err

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-import testbed.identity as identity
+from testbed import identity
 from testbed.attack.none import NoAttack
 from testbed.defence.filter import Filter
 from testbed.defence.fine_tuning import FineTuning
@@ -121,9 +121,7 @@ def test_seeds_are_separate_by_purpose() -> None:
 @pytest.fixture
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A defence in a file of the user's, and a way to edit it."""
-    source = (
-        "from dataclasses import dataclass\nfrom testbed.api import Defence\n@dataclass(frozen=True)\nclass Mine(Defence):\n    '''x'''\n"
-    )
+    source = "from dataclasses import dataclass\nfrom testbed.api import Defence\n@dataclass(frozen=True)\nclass Mine(Defence):\n    '''x'''\n"
     monkeypatch.syspath_prepend(tmp_path)
 
     def write(comment: str):
@@ -138,7 +136,9 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     sys.modules.pop("mine_edited", None)
 
 
-def test_editing_a_plug_in_reruns_only_it_and_names_the_old_run(world: World, plugin, capsys: pytest.CaptureFixture[str]) -> None:
+def test_editing_a_plug_in_reruns_only_it_and_names_the_old_run(
+    world: World, plugin, capsys: pytest.CaptureFixture[str]
+) -> None:
     first, other = world(defence=plugin("")), world()
     capsys.readouterr()
     second = world(defence=plugin("# edited\n"))
@@ -158,5 +158,12 @@ def test_changed_data_make_a_record_stale(world: World, capsys: pytest.CaptureFi
 def test_only_code_that_takes_part_is_hashed(world: World) -> None:
     taking_part = set(read_json(world() / "run.json")["sources"])
     assert {"testbed.attack.backdoor", "testbed.trigger.patch", "testbed.fit", "testbed.model.small_cnn"} <= taking_part
-    others = {"testbed.cli", "testbed.table", "testbed.figure", "testbed.attack.none", "testbed.defence.filter", "testbed.model.resnet20"}
+    others = {
+        "testbed.cli",
+        "testbed.table",
+        "testbed.figure",
+        "testbed.attack.none",
+        "testbed.defence.filter",
+        "testbed.model.resnet20",
+    }
     assert not taking_part & others and not [name for name in taking_part if not name.startswith("testbed.")]

@@ -1,0 +1,95 @@
+"""How Lightning trains a victim: one LightningModule, so that victims and wrappers stay plain modules."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from testbed.api import Batch, Diverged, Examples, Victim
+from testbed.features import accuracy, progress
+from testbed.identity import derive
+
+if TYPE_CHECKING:
+    from testbed.fit import BatchPlan, Curve, Loss, Optimiser, Settings
+
+logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+
+
+class Training(pl.LightningModule):
+    """The one LightningModule: asks the victim for its loss, and says when that was not finite."""
+
+    seed: int
+    steps: int
+    validation: Examples | None = None
+
+    def __init__(
+        self, victim: Victim, plan: BatchPlan, optimiser: Optimiser, schedule: Callable[[float], float], loss: Loss | None
+    ) -> None:
+        super().__init__()
+        self.victim, self.plan, self.loss = victim, plan, loss
+        self.optimiser, self.schedule = optimiser, schedule
+        self.losses: list[Tensor] = []
+        self.curve: Curve = []
+
+    def configure_optimizers(self) -> Any:
+        chosen = self.optimiser([parameter for parameter in self.victim.parameters() if parameter.requires_grad])
+        factor = torch.optim.lr_scheduler.LambdaLR(chosen, lambda step: self.schedule(min(step, self.steps - 1) / self.steps))
+        return {"optimizer": chosen, "lr_scheduler": {"scheduler": factor, "interval": "step"}}
+
+    def on_train_epoch_start(self) -> None:
+        self.plan.epoch = self.current_epoch
+        self.losses.clear()
+        self.victim.train()
+        torch.manual_seed(derive(self.seed, f"epoch {self.current_epoch}"))
+
+    def training_step(self, batch: Batch) -> Tensor:
+        loss = self.victim.loss(batch) if self.loss is None else self.loss(self.victim, batch)
+        self.losses.append(loss.detach())
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        losses = torch.stack(self.losses).float().cpu()
+        bad = (~losses.isfinite()).nonzero()
+        if len(bad):
+            step = self.current_epoch * len(self.plan) + int(bad[0])
+            raise Diverged(f"the loss was {losses[bad[0, 0]].item()} at step {step} (epoch {self.current_epoch})")
+        row = {"epoch": float(self.current_epoch + 1), "loss": losses.mean().item()}
+        if self.validation is not None and len(self.validation):
+            row["validation_accuracy"] = accuracy(self.victim, self.validation)
+        self.curve.append(row)
+
+
+class Bar(pl.Callback):
+    """A progress bar over all steps, on a terminal, once training has taken two seconds."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.bar = progress(range(int(pl_module.steps)), "training")  # type: ignore[arg-type]
+        self.steps = iter(self.bar)
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        next(self.steps, None)
+
+    def on_train_end(self, *_: Any) -> None:
+        self.bar.close()  # type: ignore[attr-defined]
+
+
+def lean_trainer(settings: Settings, epochs: int, callbacks: list[pl.Callback]) -> pl.Trainer:
+    """A Trainer with everything switched off that costs time a step and that the run folder does better."""
+    return pl.Trainer(
+        max_epochs=epochs,
+        accelerator=settings.accelerator,
+        devices=1,
+        precision=settings.precision,  # type: ignore[arg-type]
+        gradient_clip_val=settings.gradient_clip,
+        callbacks=callbacks,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )

@@ -1,0 +1,200 @@
+"""What train, detect, evaluate and report say about a small world."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from torch import Tensor
+
+from testbed.api import Defence, DefenderResources, Detector, Diverged, Examples, Invalid, Victim
+from testbed.attack.none import NoAttack
+from testbed.defence.oracle_filter import OracleFilter
+from testbed.defence.random_filter import RandomFilter
+from testbed.model.image import ImageVictim
+from testbed.model.small_cnn import SmallCNN
+from testbed.pipeline.detect import detect
+from testbed.pipeline.evaluate import evaluate
+from testbed.pipeline.report import report
+from testbed.record import Origin, read_json
+
+from .conftest import World
+
+
+def result(folder: Path) -> dict[str, Any]:
+    return read_json(folder / "result.json")
+
+
+def test_no_defence_is_the_undefended_victim_and_has_effectiveness_one_half(world: World) -> None:
+    measures = result(world())["measures"]
+    for name in ("clean_accuracy", "attack_success_rate", "robust_accuracy"):
+        assert measures[name] == measures[f"undefended_{name}"]
+    assert measures["defence_effectiveness"] == 0.5
+    assert (
+        measures["poison_rate_asked"] == 0.1 and measures["poison_rate_reached"] == measures["poison_rate_changed"] == 20 / 200
+    )
+
+
+def test_without_attack_the_attack_s_measures_are_null(world: World) -> None:
+    found = result(world(attack=NoAttack()))
+    assert found["measures"]["attack_success_rate"] is None and found["measures"]["defence_effectiveness"] is None
+    assert found["counts"]["poisoned"] == 0 and "attack_success_rate" not in found["counts"]
+
+
+def test_rate_zero_is_the_clean_baseline_with_its_exams(world: World) -> None:
+    found = result(world(attack=replace(world.parts["attack"], poison_rate=0.0)))
+    assert found["counts"]["poisoned"] == 0
+    assert found["measures"]["attack_success_rate"] == found["measures"]["clean_twin_attack_success_rate"]
+
+
+def test_filters_train_on_what_is_left(world: World) -> None:
+    cards = {}
+    for defence in (OracleFilter(), RandomFilter(0.25)):
+        folder = world(defence=defence)
+        mine = [name for name in world.made(folder) if read_json(world.outputs / name / "card.json")["rows"] < 200]
+        cards[type(defence)] = read_json(world.outputs / mine[0] / "card.json")["rows"]
+    assert cards == {OracleFilter: 180, RandomFilter: 150}
+
+
+@dataclass(frozen=True)
+class Constant(Detector):
+    """Calls nothing suspicious."""
+
+    judges: ClassVar[frozenset[str]] = frozenset({"rows", "queries"})
+    value: float = 0.5
+
+    def score(self, examples: Examples, victim: Victim, resources: DefenderResources) -> Tensor:
+        return torch.full((len(examples),), self.value)
+
+
+@dataclass(frozen=True)
+class Knows(Constant):
+    """An oracle in disguise for rows; for queries it looks at the corner."""
+
+    def score(self, examples: Examples, victim: Victim, resources: DefenderResources) -> Tensor:
+        return examples[torch.arange(len(examples))].inputs[:, 0, -3:, -3:].float().mean((1, 2))
+
+    def decide(self, scores: Tensor, examples: Examples, victim: Victim, resources: DefenderResources) -> Tensor | None:
+        return scores == 255
+
+
+def detecting(world: World, detector: Any) -> dict[str, Any]:
+    parts = {name: value for name, value in world.parts.items() if name != "defence"}
+    return result(detect(**parts, detector=detector))
+
+
+def test_a_detector_of_rows_and_queries_is_measured_on_both(world: World) -> None:
+    chance = detecting(world, Constant())["measures"]
+    assert (chance["auroc"], chance["queries_auroc"], chance["false_alarm_rate"]) == (0.5, 0.5, None)
+    found = detecting(world, Knows())
+    measures, counts = found["measures"], found["counts"]
+    assert (measures["auroc"], measures["queries_auroc"], measures["tpr_at_rule"], measures["fpr_at_rule"]) == (1, 1, 1, 0)
+    assert measures["false_alarm_rate"] == 0 and counts["false_alarm_rate"] == 200
+    assert counts["auroc"] == 200 and counts["queries_auroc"] == 2 * counts["attack_success_rate"]
+
+
+def test_a_detector_that_returns_nonsense_fails_alone(world: World) -> None:
+    found = detecting(world, Constant(float("nan")))
+    assert found["status"] == "failed" and "Constant.score must return one finite float a row" in found["reason"]
+
+
+class Fails(Defence):
+    """Does what it is told to."""
+
+    def __init__(self, how: str) -> None:
+        self.how = how
+
+    def after_training(self, victim: Victim, resources: DefenderResources) -> Victim:
+        raise {"diverged": Diverged, "failed": ZeroDivisionError, "exit": SystemExit}[self.how]("as told")
+
+
+@pytest.mark.parametrize(("how", "status"), [("diverged", "diverged"), ("failed", "failed"), ("exit", "failed")])
+def test_a_failure_is_recorded_and_tried_again(world: World, how: str, status: str) -> None:
+    folder = world(defence=Fails(how))
+    assert result(folder)["status"] == status and "as told" in result(folder)["reason"]
+    assert result(folder)["measures"] == {}
+    assert world(defence=Fails(how)) == folder and world.made(folder) == []  # run again, on the victims that it had left
+
+
+def test_bad_input_leaves_nothing_behind(world: World) -> None:
+    with pytest.raises(Invalid, match="attack.poison_rate=7"):
+        world(attack=replace(world.parts["attack"], poison_rate=7.0))
+    assert [path for path in world.outputs.rglob("*") if path.is_file() and path.suffix != ".lock"] == []
+
+
+def test_stored_answers_give_the_recorded_rates_again(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = world()
+    answers = load_file(folder / "answers.safetensors")
+    measures = result(folder)["measures"]
+    assert answers["success.wanted"].double().mean().item() == measures["attack_success_rate"]
+    assert answers["clean_twin_clean.correct"].double().mean().item() == measures["clean_twin_clean_accuracy"]
+    parts = {name: value for name, value in world.parts.items() if name != "defence"}
+    assert evaluate(**parts, runs=str(world.outputs)) == 0
+    assert f"{measures['attack_success_rate']:.4f}" in capsys.readouterr().out
+
+
+def test_a_saved_victim_measures_as_it_did(world: World) -> None:
+    trained = world()
+    measures = result(trained)["measures"]
+    found = {}
+    for name in world.made(trained):
+        weights = str(world.outputs / name / "model.safetensors")
+        model = partial(ImageVictim, network=partial(SmallCNN, width=4), weights=weights)
+        parts = {key: value for key, value in world.parts.items() if key not in ("defence", "model")}
+        again = result(evaluate(**parts, model=model, runs=None))["measures"]
+        found[read_json(world.outputs / name / "card.json")["backdoored"]] = again["attack_success_rate"]
+    assert found == {True: measures["attack_success_rate"], False: measures["clean_twin_attack_success_rate"]}
+
+
+@pytest.fixture
+def told(world: World, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    def tell(**options: Any) -> str:
+        capsys.readouterr()
+        assert report(**{"runs": str(world.outputs), "paths": {}, "measures": None, "format": "csv", **options}) == 0
+        return "".join(capsys.readouterr())
+
+    return tell
+
+
+def origin(seed: int, rate: float) -> Origin:
+    config = {"seed": seed, "attack": {"poison_rate": rate}, "paths": {"outputs": f"/somewhere/{seed}"}}
+    return Origin(config, names={"attack": "badnets", "defence": "none", "data": "digits", "model": "tiny"})
+
+
+def test_a_row_a_cell_with_every_seed_and_none_mixed(world: World, told: Callable[..., str]) -> None:
+    values = []
+    for seed in (0, 1, 2):
+        values.append(result(world(seed=seed, origin=origin(seed, 0.1)))["measures"]["clean_accuracy"])
+    attack = replace(world.parts["attack"], poison_rate=0.2)
+    other = world(attack=attack, origin=origin(0, 0.2))
+    lines = told().splitlines()
+    assert len(lines) == 3 and lines[1].startswith("digits,tiny,badnets,0.1,none,3,")
+    assert " ".join(f"{value:.3f}" for value in values) in lines[1]
+    run = read_json(other / "run.json")
+    run["sources"]["testbed.fit"] = "another"
+    twin = other.with_name(other.name + "x")
+    other.rename(twin)
+    (twin / "run.json").write_text(__import__("json").dumps({**run, "key": "old"}))
+    world(attack=attack, origin=origin(0, 0.2))
+    said = told(format="markdown")
+    assert f"not counted, stale (its code or data were others): {twin.name}" in said and "| 0.2 | none | 1 |" in said
+
+
+def test_runs_that_are_not_done_are_named_and_not_counted(world: World, told: Callable[..., str]) -> None:
+    world()
+    bad = world(defence=Fails("failed"))
+    said = told(format="table")
+    assert f"not counted, failed: {bad.name}: ZeroDivisionError: as told" in said
+    assert yaml.safe_load((bad / "config.yaml").read_text()) == {}
+
+
+def test_no_runs_is_said(tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match="there is no finished run below it"):
+        report(runs=str(tmp_path), paths={}, measures=None, format="table")

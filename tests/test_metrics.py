@@ -1,0 +1,105 @@
+"""Rates, DER and detection against hand-computed cases."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from testbed.api import Batch, Poison, Victim
+from testbed.data.memory import MemoryExamples
+from testbed.metrics import answer, defence_effectiveness, detection, rates
+
+RATE = st.floats(0, 1)
+
+
+class Says(Victim):
+    """Answers with the value of its first pixel; 255 stands for a refusal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def answers(self, inputs: Any) -> Any:
+        said = inputs[:, 0, 0, 0].long()
+        return torch.where(said == 255, -1, said)
+
+    def forward(self, inputs: Any) -> Tensor:
+        return inputs.flatten(1).float()
+
+    def loss(self, batch: Batch) -> Tensor:
+        return self.weight.sum()
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        return ("penultimate",)
+
+    def features(self, inputs: Any, layer: str) -> Tensor:
+        return self(inputs)
+
+
+def saying(*values: int) -> Tensor:
+    return torch.tensor(values, dtype=torch.uint8).view(-1, 1, 1, 1)
+
+
+def test_success_and_robust_accuracy_count_the_rows_examined_and_no_others() -> None:
+    test = MemoryExamples(saying(0, 1, 2, 2, 1), torch.tensor([0, 1, 2, 1, 0]))
+    rows = torch.tensor([1, 2, 3])  # rows 0 and 4 are of the target class 0 already
+    exam = Poison(rows, Batch(saying(0, 2, 255), torch.zeros(3, dtype=torch.long), rows))
+    victim = Says()
+    measures, counts = rates({"clean": answer(victim, test), "success": answer(victim, test, exam)})
+    assert measures == {"clean_accuracy": 3 / 5, "attack_success_rate": 1 / 3, "robust_accuracy": 1 / 3}
+    assert counts == {"clean_accuracy": 5, "attack_success_rate": 3, "robust_accuracy": 3}  # a refusal is a miss in both
+
+
+def test_without_an_attack_the_rates_are_undefined_not_zero() -> None:
+    test = MemoryExamples(saying(0, 1), torch.tensor([0, 1]))
+    measures, counts = rates({"clean": answer(Says(), test)}, "clean_twin_")
+    assert measures["clean_twin_attack_success_rate"] is None and "clean_twin_attack_success_rate" not in counts
+
+
+def before_after(clean: tuple[float, float], success: tuple[float, float]) -> float | None:
+    old = {"clean_accuracy": clean[0], "attack_success_rate": success[0]}
+    return defence_effectiveness(old, {"clean_accuracy": clean[1], "attack_success_rate": success[1]})
+
+
+@given(clean=RATE, success=RATE)
+def test_a_defence_that_does_nothing_has_exactly_one_half(clean: float, success: float) -> None:
+    assert before_after((clean, clean), (success, success)) == 0.5
+
+
+@given(clean=st.tuples(RATE, RATE), success=st.tuples(RATE, RATE))
+def test_effectiveness_lies_in_zero_to_one_and_ignores_what_got_better_by_itself(clean, success) -> None:
+    found = before_after(clean, success)
+    assert found is not None and 0 <= found <= 1
+    assert found == (max(0, success[0] - success[1]) - max(0, clean[0] - clean[1]) + 1) / 2
+
+
+def test_a_published_cell() -> None:
+    # FT-SAM, table 1: BadNets-A2O 91.82/93.79 undefended, fine-tuning 90.29/1.70 -> DER 95.28
+    assert before_after((0.9182, 0.9029), (0.9379, 0.0170)) == pytest.approx(0.9528, abs=5e-5)
+
+
+def test_detection_by_hand() -> None:
+    scores = torch.tensor([0.1, 0.4, 0.35, 0.8])
+    truth = torch.tensor([False, False, True, True])
+    measures, counts = detection(scores, truth, torch.tensor([False, True, True, True]))
+    assert measures["auroc"] == 0.75 and measures["auprc"] == pytest.approx(5 / 6)
+    assert (measures["tpr_at_rule"], measures["fpr_at_rule"]) == (1.0, 0.5)
+    assert (measures["tpr_at_fpr_01"], measures["tpr_at_fpr_05"]) == (0.5, 0.5)
+    assert counts["auroc"] == 4 and counts["fpr_at_rule"] == 2
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=2, max_size=40))
+def test_auroc_is_the_probability_of_a_right_order(pairs: list[tuple[int, bool]]) -> None:
+    scores, truth = torch.tensor([float(score) for score, _ in pairs]), torch.tensor([flag for _, flag in pairs])
+    measures, _ = detection(scores, truth, None)
+    if truth.all() or not truth.any():
+        assert measures["auroc"] is None
+        return
+    difference = scores[truth][:, None] - scores[~truth]
+    assert measures["auroc"] == pytest.approx(((difference > 0).double() + 0.5 * (difference == 0).double()).mean().item())
