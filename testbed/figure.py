@@ -10,9 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from sklearn.metrics import roc_curve
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from testbed.api import Examples, Poison
 
@@ -61,6 +59,8 @@ def draw_detection(folder: Path, prefix: str, scores: Tensor, suspicious: Tensor
     left.set(xlabel="score, higher is more suspicious", ylabel="density")
     left.legend()
     if suspicious.any() and not suspicious.all():
+        from sklearn.metrics import roc_curve
+
         false, true, _ = roc_curve(suspicious.numpy(), scores.numpy())
         floor = 1 / int((~suspicious).sum())
         right.plot(np.maximum(false, floor), true, color="tab:red")
@@ -75,6 +75,8 @@ def draw_detection(folder: Path, prefix: str, scores: Tensor, suspicious: Tensor
 
 def save_images(path: Path, images: Tensor, columns: int, least_width: int = 64) -> None:
     """float (n, C, H, W) in 0..255 as one PNG grid, each image enlarged to `least_width` pixels or more."""
+    from torchvision.utils import make_grid
+
     scale = max(1, least_width // images.shape[-1])
     grid = make_grid(images.repeat_interleave(scale, 2).repeat_interleave(scale, 3), nrow=max(columns, 1), pad_value=255)
     Image.fromarray(grid.clamp(0, 255).byte().permute(1, 2, 0).numpy()).save(_into(path))

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
-from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 from torch import Tensor
 
 from testbed.api import Examples, Poison, Victim
@@ -91,6 +90,8 @@ def detection(scores: Tensor, suspicious: Tensor, flagged: Tensor | None) -> tup
     bad, good = int(suspicious.sum()), int((~suspicious).sum())
     measures: Measures = {"auroc": None, "auprc": None, "tpr_at_fpr_01": None, "tpr_at_fpr_05": None}
     if bad and good:
+        from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve  # two seconds, for detectors alone
+
         truth, value = suspicious.numpy(), scores.double().numpy()
         measures |= {"auroc": float(roc_auc_score(truth, value)), "auprc": float(average_precision_score(truth, value))}
         false, true, _ = roc_curve(truth, value, drop_intermediate=False)

@@ -16,5 +16,5 @@ class Refused(Exception):
     """A command line that cannot be obeyed: one line that says why, and the exit code."""
 
     def __init__(self, message: str, code: int = 2) -> None:
-        super().__init__(message)
+        super().__init__(" ".join(message.splitlines()))
         self.code = code

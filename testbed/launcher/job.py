@@ -61,7 +61,7 @@ def explained(error: BaseException) -> tuple[str, int]:
     if isinstance(error, Refused):
         return str(error), error.code
     if isinstance(error, Invalid):
-        return str(error), 2
+        return " ".join(str(error).splitlines()), 2
     said = f"{type(error).__name__}: {' '.join(str(error).split())}"
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in (13, 28, 30)):
         return said, 4

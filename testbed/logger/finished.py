@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import yaml
 from safetensors.numpy import load_file
-from sklearn.metrics import roc_curve
 
 ROC_POINTS = 200
 
@@ -100,6 +99,8 @@ class Finished:
             scores = load_file(path)
             suspicious = scores.get("suspicious")
             if suspicious is not None and suspicious.any() and not suspicious.all():
+                from sklearn.metrics import roc_curve
+
                 curve = np.stack(roc_curve(suspicious, scores["scores"])[:2], axis=1)
                 found[path.stem] = curve[np.unique(np.linspace(0, len(curve) - 1, ROC_POINTS).round().astype(int))]
         return found

@@ -66,6 +66,7 @@ STRANGE = (
     "é",
     "None",
     "%s",
+    "a\nb",
 )
 
 

@@ -70,7 +70,7 @@ def mine(here: Path) -> Path:
     ],
 )
 def test_what_the_last_word_may_become(
-    line: str, some: list[str], absent: list[str], mine: Path, say: Say, monkeypatch: pytest.MonkeyPatch
+    *, line: str, some: list[str], absent: list[str], mine: Path, say: Say, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COMP_LINE", line + "forgotten")
     monkeypatch.setenv("COMP_POINT", str(len(line)))

@@ -121,7 +121,7 @@ def test_seeds_are_separate_by_purpose() -> None:
 @pytest.fixture
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A defence in a file of the user's, and a way to edit it."""
-    source = "from dataclasses import dataclass\nfrom testbed.api import Defence\n@dataclass(frozen=True)\nclass Mine(Defence):\n    '''x'''\n"
+    source = "from testbed.api import Defence\nclass Mine(Defence):\n    'Mine.'\n"
     monkeypatch.syspath_prepend(tmp_path)
 
     def write(comment: str):

@@ -124,7 +124,7 @@ def test_a_failure_is_recorded_and_tried_again(world: World, how: str, status: s
 
 
 def test_bad_input_leaves_nothing_behind(world: World) -> None:
-    with pytest.raises(Invalid, match="attack.poison_rate=7"):
+    with pytest.raises(Invalid, match=r"attack\.poison_rate=7"):
         world(attack=replace(world.parts["attack"], poison_rate=7.0))
     assert [path for path in world.outputs.rglob("*") if path.is_file() and path.suffix != ".lock"] == []
 
