@@ -38,9 +38,8 @@ def demo(outputs: str) -> int:
             return code
     print("\n== All of it\n$ testbed report", flush=True)
     code = main(["report", f"paths.outputs={outputs}"])
-    print(
-        f"\nrun folders: {outputs}/train and {outputs}/detect; pictures are in their figures/ ({time.monotonic() - start:.0f} s)"
-    )
+    print(f"\nrun folders: {outputs}/train and {outputs}/detect, pictures in their figures/")
+    print(f"{time.monotonic() - start:.0f} s")
     return code
 
 

@@ -35,7 +35,8 @@ class SharedFit:
     """`api.Fit` over a folder: equal victims, rows and options are trained once, whoever asks.
 
     `context` describes what else takes part in this training (an attack or a defence that controls it); `backdoored` is the
-    mark that the victim gets. A fit with a loss or callbacks of its own cannot be told from others and is not shared.
+    mark that the victim gets, `role` what `run.json` calls it. A fit with a loss or callbacks of its own cannot be told from
+    others and is not shared.
     """
 
     outputs: Path
@@ -45,6 +46,7 @@ class SharedFit:
     backdoored: bool
     context: tuple[Any, ...] = ()
     validation: Examples | None = None
+    role: str | None = None
 
     def __call__(
         self,
@@ -64,6 +66,8 @@ class SharedFit:
             return fit(victim, examples, **options, loss=loss, callbacks=callbacks)[0]
         named = self.key(victim, examples, settings)
         folder = self.outputs / "victim" / named
+        if self.role is not None:
+            self.workspace.victims[self.role] = named
         with lock(folder):
             if (folder / "card.json").is_file():
                 self.workspace.reused.append(f"victim/{named}")
@@ -85,10 +89,6 @@ class SharedFit:
             context=describe(self.context),
             sources=sources(victim, self.context, core=TRAINING_CORE),
         )
-
-    def in_context(self, *methods: Any) -> SharedFit:
-        """The same for a training in which these methods take part."""
-        return replace(self, context=methods)
 
 
 def save_victim(victim: Victim, folder: Path, curve: Curve, card: Mapping[str, Any], backdoored: bool) -> None:

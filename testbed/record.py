@@ -64,6 +64,7 @@ class Workspace:
         self.peak_memory: dict[str, int] = {}
         self.reused: list[str] = []
         self.made: list[str] = []
+        self.victims: dict[str, str] = {}
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -150,6 +151,7 @@ def _spent(workspace: Workspace) -> dict[str, Any]:
         "peak_memory": workspace.peak_memory,
         "reused": sorted(set(workspace.reused)),
         "made": sorted(set(workspace.made)),
+        "victims": workspace.victims,
     }
 
 

@@ -173,7 +173,9 @@ def secrets(things: list[Any], run: Path, data: Splits) -> set[str]:
     for tensor in (thing for thing in things if isinstance(thing, Tensor)):
         found |= {f"clean {part}" for part, inputs in kept.items() if _equal(tensor, inputs)}
         found |= {"memory of the clean rows"} if tensor.untyped_storage().data_ptr() in storages else set()
-        found |= {"poisoned rows" for chosen in rows if _equal(tensor, chosen) or _equal(tensor, _flags(chosen, tensor.numel()))}
+        found |= {"poisoned rows" for chosen in rows if _equal(tensor, chosen)}
+        if tensor.numel() >= len(data.train):
+            found |= {"poisoned rows" for chosen in rows if _equal(tensor, _flags(chosen, tensor.numel()))}
     return found
 
 
@@ -186,19 +188,20 @@ def _equal(one: Tensor, other: Tensor) -> bool:
 
 
 ATTACKS = {
-    "replaced": (ATTACK, EarlySpy()),
-    "appended": (replace(ATTACK, append=True), EarlySpy()),
-    "training controlled": (replace(ATTACK, after_augmentation=True), LateSpy()),
+    "replaced": (ATTACK, EarlySpy(), set()),
+    "appended": (replace(ATTACK, append=True), EarlySpy(), set()),
+    # Such an attacker changes labels, and stamps while training: the inputs that everybody receives are the clean ones.
+    "training controlled": (replace(ATTACK, after_augmentation=True), LateSpy(), {"clean train"}),
 }
 
 
 @pytest.mark.parametrize("how", ATTACKS)
 def test_a_defence_finds_nothing_of_the_attack(how: str, data: Splits, tmp_path: Path) -> None:
-    attack, spy = ATTACKS[how]
+    attack, spy, received = ATTACKS[how]
     run = _run(train, data, tmp_path, attack, defence=spy)
     things = reachable(*SEEN)
     assert len(SEEN) == (8 if isinstance(spy, EarlySpy) else 4) and len(things) > 100
-    assert secrets(things, run, data) == set()
+    assert secrets(things, run, data) == received
 
 
 def test_a_detector_finds_nothing_of_the_attack(data: Splits, tmp_path: Path) -> None:

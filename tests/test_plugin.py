@@ -1,4 +1,4 @@
-"""A defence that lives outside the repository works by all three routes, in every verb; and only its own runs know of an edit."""
+"""A defence that lives outside the repository works by all three routes, and an edit of it reruns its own runs alone."""
 
 from __future__ import annotations
 

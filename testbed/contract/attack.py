@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from testbed.api import Attack, Examples, Poison, Victim
+from testbed.api import Attack, Examples, Poison, Victim, with_positions
 from testbed.contract.promise import Promise, Results, Trial, require
 from testbed.contract.watch import Watch, fingerprint
 from testbed.data.overlay import poisoned, rows_of
@@ -22,9 +22,10 @@ def act(trial: Trial, rows: Examples, watch: Watch) -> Results:
     resources = world.attacker(rows)
     poison = attack.poison(resources)
     exams = attack.triggered_tests(world.data.test, resources)
-    mixed = poisoned(rows, poison, derive(world.seed, "delivery"))
+    if attack.controls_training:
+        resources = with_positions(resources, poisoned(rows, poison, derive(world.seed, "delivery")).positions)
     with watch.model(fresh := world.fresh()):
-        wrapped = attack.during_training(fresh, world.attacker(rows, mixed.positions))
+        wrapped = attack.during_training(fresh, resources)
     return {"poison": poison, "exams": exams, "during_training": wrapped}
 
 
@@ -73,11 +74,7 @@ def wants_another_answer(trial: Trial) -> None:
         return
     exam = exams["success"]
     truth, wanted = rows_of(all_labels(trial.world.data.test), exam.indices), exam.batch.labels
-    alike = (
-        int((truth == wanted).sum())
-        if isinstance(truth, Tensor)
-        else sum(map(lambda pair: pair[0] == pair[1], zip(truth, wanted, strict=True)))
-    )
+    alike = sum(bool(true == asked) for true, asked in zip(truth, wanted, strict=True))
     require(alike == 0, f"{alike} of {len(exam.indices)} rows already have the wanted answer")
     require(len(exam.indices) > 0, "it examines nothing")
 

@@ -116,7 +116,7 @@ PROMISES = (
 def _stirred(victim: Victim, seed: int) -> Victim:
     draws = generator(seed, "stirring")
     for value in victim.parameters():
-        value += STIR * torch.randn(value.shape, generator=draws).to(value)
+        value.add_(torch.randn(value.shape, generator=draws).to(value), alpha=STIR)
     return victim
 
 

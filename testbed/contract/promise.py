@@ -146,7 +146,7 @@ def leaves(what: str) -> Callable[[Trial], None]:
 
 
 def refuses_well(check: Callable[[Trial, Any], None]) -> Callable[[Trial], None]:
-    """Each parameter is set to values that cannot be right; `check(trial, method)` must accept, or raise `Invalid` in one line."""
+    """Each parameter is set to values that cannot be right; `check(trial, method)` must accept, or raise a short `Invalid`."""
 
     def refuses(trial: Trial) -> None:
         for name, value, make in variants(trial.method):

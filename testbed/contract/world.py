@@ -52,10 +52,9 @@ class World:
         most = min(EPOCHS, epochs or EPOCHS)
         return fit(victim, examples, settings=self.settings, seed=derive(self.seed, "training"), epochs=most, **given)[0]
 
-    def attacker(self, train: Examples, positions: Tensor | None = None) -> AttackerResources:
+    def attacker(self, train: Examples) -> AttackerResources:
         """What an attacker gets."""
-        seed = derive(self.seed, "attack")
-        return AttackerResources(self.data.task, train, self.fresh, self.fit, seed, positions=positions)
+        return AttackerResources(self.data.task, train, self.fresh, self.fit, derive(self.seed, "attack"))
 
     def defender(self, received: Examples, poisoned_rows: Tensor | None = None) -> DefenderResources:
         """What a defender gets; with `poisoned_rows`, an oracle."""

@@ -10,7 +10,6 @@ from testbed.launcher.compose import configuration, plain
 from testbed.launcher.job import Job, run
 from testbed.launcher.search import SearchPath
 
-
 FOR_MODELS = ("data=icons", "data.train_size=700", "data.test_size=100")
 """Colour images of 32 pixels, which every shipped model can read, unless the user names other data."""
 

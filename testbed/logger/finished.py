@@ -72,7 +72,7 @@ class Finished:
 
     @property
     def history(self) -> list[dict[str, float]]:
-        """One row an epoch: `victim/loss`, `clean_twin/loss`, `victim/validation_accuracy`, ..."""
+        """One row an epoch: `undefended/loss`, `clean_twin/loss`, `defended/validation_accuracy`, ..."""
         rows: dict[float, dict[str, float]] = {}
         for role, curve in self._curves():
             for point in curve:
@@ -81,15 +81,11 @@ class Finished:
         return [rows[epoch] for epoch in sorted(rows)]
 
     def _curves(self) -> Iterator[tuple[str, list[dict[str, float]]]]:
-        """Victims of the attack and of no attack, those trained on most rows first; with no attack they are the same."""
-        used = {*self.record.get("reused", ()), *self.record.get("made", ())}
-        places = [self.outputs / one for one in sorted(used) if (self.outputs / one / "curve.json").is_file()]
-        cards = sorted(((_json(one / "card.json"), one) for one in places), key=lambda pair: -pair[0]["rows"])
-        attacked = [one for card, one in cards if card["backdoored"]]
-        clean = [one for card, one in cards if not card["backdoored"]]
-        for role, victims in (("victim", attacked or clean), ("clean_twin", clean)):
-            for number, one in enumerate(victims, start=1):
-                yield role if number == 1 else f"{role}_{number}", _json(one / "curve.json")
+        """The learning curve of each victim that `run.json` names, by its role."""
+        for role, named in sorted(self.record.get("victims", {}).items()):
+            curve = self.outputs / "victim" / named / "curve.json"
+            if curve.is_file():
+                yield role, _json(curve)
 
     @property
     def roc_curves(self) -> dict[str, np.ndarray]:

@@ -112,7 +112,7 @@ def _fill(run: Any, finished: Finished) -> None:
     import wandb
 
     run.define_metric("epoch", summary="none")
-    for pattern in ("victim*", "clean_twin*"):
+    for pattern in ("undefended*", "defended*", "clean_twin*"):
         run.define_metric(pattern, step_metric="epoch", summary="none")
     for pattern in ("figure/*", "roc/*"):
         run.define_metric(pattern, summary="none")

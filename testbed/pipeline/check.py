@@ -26,7 +26,7 @@ def check(
     defence: Defence,
     detector: Detector | ModelDetector | None,
     seed: int,
-    origin: Origin = Origin(),
+    origin: Origin | None = None,
     say: Callable[[str], None] = print,
 ) -> int:
     """Try the methods that the command line names, each by its noun's promises: 0 if all are kept, 1 if one is broken.
@@ -37,6 +37,7 @@ def check(
         Invalid: the command line names no method.
     """
     methods = {"attack": attack, "trigger": trigger, "defence": defence, "detector": detector, "model": model}
+    origin = origin or Origin()
     named = named_groups(origin.command)
     if not named:
         raise Invalid("", None, f"name what to check: one of {', '.join(f'{group}=' for group in GROUPS)}", component="check")

@@ -27,10 +27,10 @@ from testbed.api import (
     component,
     with_positions,
 )
-from testbed.artefact import SharedFit, shared_poison
+from testbed.artefact import CANARY, SharedFit, shared_poison
 from testbed.data.overlay import Poisoned, anonymous, differing, poisoned
 from testbed.fit import Settings, placed
-from testbed.identity import derive, describe, examples_digest, key, sources
+from testbed.identity import derive, describe, examples_digest, key, poison_digest, sources
 from testbed.record import Workspace
 
 Model = Callable[[Task], Victim]
@@ -84,10 +84,11 @@ class Scene:
             method.check(resources)
         return resources
 
-    def fit(self, backdoored: bool, *methods: Any) -> SharedFit:
-        """Training of victims; `methods` are those that take part in it."""
-        shared = SharedFit(self.outputs, self.trainer, derive(self.seed, "training"), self.workspace, backdoored)
-        return shared.in_context(*methods)
+    def fit(self, backdoored: bool, *methods: Any, role: str | None = None) -> SharedFit:
+        """Training of victims; `methods` are those that take part in it, `role` what the run calls the victim."""
+        seed = derive(self.seed, "training")
+        validation = self.data.validation if role is not None else None
+        return SharedFit(self.outputs, self.trainer, seed, self.workspace, backdoored, methods, validation, role)
 
     def attacked(self) -> Attacked:
         """Check trainer, model and attack, let it poison, and deliver the rows."""
@@ -114,13 +115,13 @@ class Scene:
     def undefended(self, attacked: Attacked) -> Victim:
         """The victim of the attack alone: bare, as it reaches everybody else."""
         if not self.attack.controls_training:
-            return self.fit(attacked.backdoored)(self.fresh(), attacked.received).bare()
+            return self.fit(attacked.backdoored, role="undefended")(self.fresh(), attacked.received).bare()
         wrapped = self.attack.during_training(self.fresh(), with_positions(self.attacker, attacked.mixed.positions))
-        return self.fit(attacked.backdoored, self.attack)(wrapped, attacked.received).bare()
+        return self.fit(attacked.backdoored, self.attack, role="undefended")(wrapped, attacked.received).bare()
 
     def clean_twin(self) -> Victim:
         """The same seed, model and order, no poison."""
-        return self.fit(False)(self.fresh(), anonymous(self.data.train))
+        return self.fit(False, role="clean_twin")(self.fresh(), anonymous(self.data.train))
 
     def budget(self, attacked: Attacked) -> tuple[dict[str, Any], dict[str, int]]:
         """What the attacker really changed, measured instead of believed: rates of the rows trained on."""
@@ -141,10 +142,12 @@ class Scene:
         original = self.data.train[poison.indices[replaced]].labels
         return {
             "schema": 1,
+            "canary": CANARY,
             "backdoored": attacked.backdoored,
             "data": {"name": self.data.name, "train": examples_digest(self.data.train)},
             "attack": describe(self.attack),
             "seed": self.seed,
+            "sha256": poison_digest(poison),
             "indices": poison.indices.tolist(),
             "positions": attacked.mixed.positions.tolist(),
             "original_labels": describe(_listed(original)),

@@ -69,7 +69,7 @@ def defended(scene: Scene, defence: Defence, attacked: Attacked, *, defender: De
             raise Unsupported("the attacker controls training, so that there is no training for this defence to act in")
         chosen = defence.before_training(attacked.received, defender)
         untrained = defence.during_training(scene.fresh(), defender)
-        victim = scene.fit(attacked.backdoored, defence)(untrained, chosen)
+        victim = scene.fit(attacked.backdoored, defence, role="defended")(untrained, chosen)
     victim = defence.after_training(victim, defender)
     return defence.at_inference(victim, defender)
 

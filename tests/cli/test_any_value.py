@@ -11,7 +11,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-import sklearn.datasets
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -125,7 +124,7 @@ def checked_only() -> Iterator[None]:
     """The digits are read once, and nothing is trained."""
     with pytest.MonkeyPatch.context() as patch, TemporaryDirectory() as folder, chdir(folder):
         patch.setitem(job.PIPELINES, "train", f"{__name__}:checks")
-        patch.setattr(digits, "load_digits", cache(sklearn.datasets.load_digits))
+        patch.setattr(digits, "stored", cache(digits.stored))
         yield
         assert list(Path(folder).iterdir()) == []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -31,6 +32,10 @@ from testbed.contract.world import EPOCHS, World, shortened, small
 from testbed.data.digits import digits
 from testbed.features import select
 from testbed.fit import Settings, constant
+from testbed.launcher.compose import register
+from testbed.launcher.everything import check_everything
+from testbed.launcher.job import Job
+from testbed.launcher.search import SearchPath
 from testbed.model.image import ImageVictim
 from testbed.model.small_cnn import SmallCNN
 from testbed.pipeline.check import check, named_groups
@@ -169,14 +174,14 @@ class Points(ModelDetector):
 
 
 @dataclass(frozen=True)
-class Doubles(Attack):
-    """Names a row twice, leaves a gap, exceeds its rate, and examines rows that are the target already."""
+class Overdoes(Attack):
+    """Names what rows it likes, whatever its rate, and examines rows that are the target already."""
 
+    rows: tuple[int, ...] = (0, 1, 2)
     poison_rate: float = 0.1
 
     def poison(self, resources: AttackerResources) -> Poison:
-        rows = torch.tensor([0, 1, 2])
-        return Poison(torch.tensor([0, 1, len(resources.train)]), resources.train[rows])
+        return Poison(torch.tensor(self.rows), resources.train[torch.arange(len(self.rows))])
 
     def triggered_tests(self, test: Examples, resources: AttackerResources) -> dict[str, Poison]:
         rows = torch.arange(len(test))
@@ -225,8 +230,11 @@ BROKEN = [
     ("detector", Judges(), "it gives each row or query one finite score"),
     ("detector", Judges(), "its own rule says yes or no"),
     ("detector", Points(), "it gives each class, or the whole model"),
-    ("attack", Doubles(), "it poisons round(poison_rate n) of n rows"),
-    ("attack", Doubles(), "'success' shows no row whose true answer"),
+    ("attack", Overdoes((1, 2, 1)), "poisoned rows are named once each"),
+    ("attack", Overdoes((1, 2, 300)), "poisoned rows are named once each"),
+    ("attack", Overdoes((-1, 2, 3)), "poisoned rows are named once each"),
+    ("attack", Overdoes(), "it poisons round(poison_rate n) of n rows"),
+    ("attack", Overdoes(), "'success' shows no row whose true answer"),
     ("trigger", Neighbours(), "it leaves the rows"),
     ("trigger", Neighbours(), "what becomes of a row depends on the seed and the row"),
     ("trigger", Truncates(), "it keeps the shape and the type"),
@@ -270,3 +278,20 @@ def test_check_says_one_sentence_a_promise_and_fails_if_one_is_broken() -> None:
         origin = Origin(command=("testbed", "check", "defence=mine"), names={"defence": "mine"})
         assert check(**parts, defence=defence, seed=0, origin=origin, say=said.append) == code
         assert said[0].startswith("defence=mine (") and said[-1] == word and len(said) > 10
+
+
+class FewMethods(SearchPath):
+    """One method of each of two groups."""
+
+    def options(self, group: str) -> dict[str, Path]:
+        few = {"trigger": ("patch",), "model": ("small_cnn",)}
+        return {name: path for name, path in super().options(group).items() if name in few.get(group, ())}
+
+
+def test_without_a_name_all_methods_are_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    search = FewMethods()
+    register(search)
+    assert check_everything(Job("check", {}, {}), [f"paths.outputs={tmp_path}"], search) == 0
+    said = capsys.readouterr()
+    assert said.out.count("every promise is kept") == 2 and "trigger=patch (" in said.out and "model=small_cnn (" in said.out
+    assert said.err == "all methods keep their promises\n"

@@ -32,7 +32,7 @@ CONFIG = {
 }
 MEASURES = {"clean_accuracy": 0.875, "attack_success_rate": 1.0, "fpr_at_rule": None, "flagged_classes": [1, 2]}
 NAMES = {"attack": "badnets", "defence": "none", "data": "digits", "model": "small_cnn"}
-CURVES = {"victim/aa": (True, [2.0, 0.5, 0.25]), "victim/bb": (False, [2.0, 0.4])}
+CURVES = {"aa": [2.0, 0.5, 0.25], "bb": [2.0, 0.4]}
 
 
 @pytest.fixture(autouse=True)
@@ -54,11 +54,12 @@ def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def outputs(tmp_path: Path) -> Path:
     """Where runs are kept, with the victims that they used."""
     place = tmp_path / "outputs"
-    for name, (backdoored, losses) in CURVES.items():
-        (place / name).mkdir(parents=True)
-        write_json(place / name / "card.json", {"backdoored": backdoored, "rows": 10})
-        write_json(place / name / "curve.json", [{"epoch": float(n), "loss": loss} for n, loss in enumerate(losses, 1)])
-        (place / name / "model.safetensors").write_bytes(WEIGHTS)
+    for name, losses in CURVES.items():
+        (place / "victim" / name).mkdir(parents=True)
+        write_json(
+            place / "victim" / name / "curve.json", [{"epoch": float(n), "loss": loss} for n, loss in enumerate(losses, 1)]
+        )
+        (place / "victim" / name / "model.safetensors").write_bytes(WEIGHTS)
     return place
 
 
@@ -73,8 +74,7 @@ def run(outputs: Path) -> Callable[..., Path]:
             workspace.tensors("scores", scores=torch.arange(8.0), suspicious=torch.arange(8) % 3 == 2)
             workspace.tensors("answers", given=torch.full((4,), ANSWERS, dtype=torch.float64))
             workspace.write("manifest.json", {"indices": [4, 7], "backdoored": True})
-            workspace.made.append("victim/aa")
-            workspace.reused.append("victim/bb")
+            workspace.victims.update(undefended="aa", clean_twin="bb")
             return Outcome(outcome, None if outcome == "done" else "why", MEASURES, {"clean_accuracy": 400})
 
         identity = Identity(verb, f"badnets-none-digits-s{seed}", f"{KEY}{seed}", "settings", {})

@@ -38,19 +38,11 @@ def test_one_kind_of_rows_has_no_roc_curve(suspicious: np.ndarray, tmp_path: Pat
     assert with_scores(tmp_path, np.arange(4.0), suspicious).roc_curves == {}
 
 
-@pytest.mark.parametrize(
-    ("victims", "roles"),
-    [
-        ({"a": (True, 9), "b": (False, 9)}, ["victim", "clean_twin"]),
-        ({"b": (False, 9)}, ["victim", "clean_twin"]),
-        ({"a": (True, 5), "b": (True, 9), "c": (False, 9)}, ["victim", "victim_2", "clean_twin"]),
-    ],
-)
-def test_curves_are_named_by_the_mark_of_their_victims(victims, roles, tmp_path: Path) -> None:
-    for name, (backdoored, rows) in victims.items():
+def test_curves_are_named_by_the_role_of_their_victims(tmp_path: Path) -> None:
+    roles = {"undefended": "a", "defended": "b", "clean_twin": "c", "lost": "d"}
+    for number, name in enumerate("abc"):
         (tmp_path / "victim" / name).mkdir(parents=True)
-        write_json(tmp_path / "victim" / name / "card.json", {"backdoored": backdoored, "rows": rows})
-        write_json(tmp_path / "victim" / name / "curve.json", [{"epoch": 1.0, "loss": float(rows)}])
-    write_json(tmp_path / "run.json", {"made": [f"victim/{name}" for name in victims] + ["poison/p"], "reused": []})
+        write_json(tmp_path / "victim" / name / "curve.json", [{"epoch": 1.0, "loss": float(number)}])
+    write_json(tmp_path / "run.json", {"victims": roles})
     (row,) = Finished(tmp_path, tmp_path).history
-    assert row == {"epoch": 1.0, **{f"{role}/loss": 5.0 if role == "victim_2" else 9.0 for role in roles}}
+    assert row == {"epoch": 1.0, "undefended/loss": 0.0, "defended/loss": 1.0, "clean_twin/loss": 2.0}

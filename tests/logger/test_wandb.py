@@ -117,9 +117,9 @@ def test_curves_pictures_roc_and_manifest_are_shown(run, outputs) -> None:
     WandbLogger().show(run(), outputs)
     *curve, last = ({key: value for key, value in row.items() if key[0] != "_"} for row in kept_rows(outputs))
     assert curve == [
-        {"epoch": 1.0, "victim/loss": 2.0, "clean_twin/loss": 2.0},
-        {"epoch": 2.0, "victim/loss": 0.5, "clean_twin/loss": 0.4},
-        {"epoch": 3.0, "victim/loss": 0.25},
+        {"epoch": 1.0, "undefended/loss": 2.0, "clean_twin/loss": 2.0},
+        {"epoch": 2.0, "undefended/loss": 0.5, "clean_twin/loss": 0.4},
+        {"epoch": 3.0, "undefended/loss": 0.25},
     ]
     steps = {record.metric.glob_name: record.metric.step_metric for record in records(outputs) if record.HasField("metric")}
     assert steps["victim*"] == steps["clean_twin*"] == "epoch"
@@ -174,7 +174,7 @@ def test_online_everything_arrives_and_nothing_else(run, outputs, cloud, capfd) 
     sent = (first["name"], first["displayName"], first["groupName"], first["jobType"], first["project"])
     assert sent == (identifier, "badnets-none-digits-s3", "badnets-none-digits", "train", "testbed")
     assert json.loads(first["config"])["attack_name"]["value"] == "badnets"
-    assert [row.get("victim/loss") for _, row in sorted(server.rows[identifier].items())] == [2.0, 0.5, 0.25, None]
+    assert [row.get("undefended/loss") for _, row in sorted(server.rows[identifier].items())] == [2.0, 0.5, 0.25, None]
     summary = json.loads(server.files[f"{identifier}/wandb-summary.json"])
     measures = read_json(folder / "result.json")["measures"]
     assert {name: summary.get(name) for name in measures} == measures  # the server is not told what is undefined
