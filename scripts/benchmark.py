@@ -15,14 +15,10 @@ import copy
 import json
 import os
 import platform
-import resource
 import statistics
-import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -30,9 +26,11 @@ import numpy as np
 import torch
 import torchvision
 from PIL import Image
+from stopwatch import Comparison, Seconds, interleaved, middle, show, timed
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torchvision import transforms
+from whole_run import Run, show_runs, whole_runs
 
 from testbed.api import ImageTask, Victim
 from testbed.data.digits import digits
@@ -47,102 +45,6 @@ from testbed.trigger.patch import Patch
 TASK = ImageTask("images", tuple("0123456789"), (3, 32, 32), (0.49, 0.48, 0.45), (0.25, 0.24, 0.26), "crop_flip")
 SGD = partial(torch.optim.SGD, lr=0.05, momentum=0.9, weight_decay=5e-4, nesterov=True)
 SETTINGS = Settings(max_epochs=1, batch_size=128, optimiser=SGD, schedule=one_cycle, accelerator="cpu")
-DISAGREE = 1.15
-"""Wall and CPU ratios further apart than this factor are said to disagree."""
-
-RUN = """
-import json, sys, time
-from testbed import artefact, cli
-seconds, fits, plain = (lambda: [time.perf_counter(), time.process_time()]), [], artefact.fit
-def watched(*given, **options):
-    import pytorch_lightning  # part of getting ready, not of training
-    before = seconds()
-    trained = plain(*given, **options)
-    fits.append([before, seconds()])
-    return trained
-artefact.fit = watched
-code = cli.main(sys.argv[1:])
-print(json.dumps({"fits": fits, "end": seconds()}), file=sys.stderr)
-sys.exit(code)
-"""
-
-
-@dataclass(frozen=True)
-class Seconds:
-    """Wall time and CPU time (of all threads, and of worker processes that have ended)."""
-
-    wall: float
-    cpu: float
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """The median of the ratios of pairs, the smallest and the largest."""
-
-    median: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.median:6.2f} ({self.low:.2f} to {self.high:.2f})"
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One row of the table: `slow` over `fast`, or for an overhead `ours` over the bare loop; `target` is what it should be."""
-
-    name: str
-    above: list[Seconds]
-    below: list[Seconds]
-    target: str = ""
-    notes: dict[str, str] = field(default_factory=dict)
-
-    def ratio(self, clock: str) -> Ratio:
-        """Of one clock, 'wall' or 'cpu'."""
-        pairs = zip(self.above, self.below, strict=True)
-        ratios = [getattr(above, clock) / getattr(below, clock) for above, below in pairs]
-        return Ratio(statistics.median(ratios), min(ratios), max(ratios))
-
-    @property
-    def clock(self) -> str:
-        """The clock that the verdict is on."""
-        wall, cpu = self.ratio("wall").median, self.ratio("cpu").median
-        return "cpu" if max(wall / cpu, cpu / wall) > DISAGREE else "wall"
-
-    @property
-    def verdict(self) -> str:
-        """'met' or 'MISSED', on which clock; '' without a target."""
-        if not self.target:
-            return ""
-        relation, limit = self.target.split()
-        median = self.ratio(self.clock).median
-        met = median >= float(limit) if relation == ">=" else median <= float(limit)
-        return f"{'met' if met else 'MISSED'} ({self.clock})"
-
-    def as_dict(self) -> dict[str, object]:
-        """Everything measured, as plain data."""
-        ratios = {f"{clock}_ratio": asdict(self.ratio(clock)) for clock in ("wall", "cpu")}
-        return {**asdict(self), **ratios, "verdict": self.verdict}
-
-
-def now() -> Seconds:
-    """Both clocks as they stand."""
-    children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return Seconds(time.perf_counter(), time.process_time() + children.ru_utime + children.ru_stime)
-
-
-def timed(work: Callable[[], object], scale: float = 1.0) -> Seconds:
-    """How long one call takes, times `scale`."""
-    before = now()
-    work()
-    after = now()
-    return Seconds((after.wall - before.wall) * scale, (after.cpu - before.cpu) * scale)
-
-
-def interleaved(works: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[Seconds]]:
-    """Each in turn, `repeats` times, after one round that does not count."""
-    rounds = [{name: timed(work) for name, work in works.items()} for _ in range(repeats + 1)][1:]
-    return {name: [one[name] for one in rounds] for name in works}
 
 
 def images(rows: int, seed: int = 0) -> MemoryExamples:
@@ -284,7 +186,9 @@ def same_weights(one: Victim, other: Victim) -> bool:
     return state.keys() == others.keys() and all(torch.equal(value, others[name]) for name, value in state.items())
 
 
-def overhead(name: str, victim: Victim, examples: MemoryExamples, settings: Settings, repeats: int, target: str) -> Comparison:
+def overhead(
+    name: str, victim: Victim, examples: MemoryExamples, *, settings: Settings, repeats: int, target: str = ""
+) -> Comparison:
     """The whole run through Lightning over the bare loop on the same batches.
 
     Raises:
@@ -300,11 +204,12 @@ def overhead(name: str, victim: Victim, examples: MemoryExamples, settings: Sett
     if not same_weights(trained["testbed"], trained["bare"]):
         raise RuntimeError(f"{name}: testbed.fit and the bare loop trained different weights; the times cannot be compared")
     steps = settings.max_epochs * len(BatchPlan(examples, settings.batch_size, 0, settings.device))
-    extra = [(fast.cpu, slow.cpu) for fast, slow in zip(took["bare"], took["testbed"], strict=True)]
+    step = {clock: middle(took["bare"], clock) / steps * 1e3 for clock in ("wall", "cpu")}
+    extra = [slow.cpu - fast.cpu for slow, fast in zip(took["testbed"], took["bare"], strict=True)]
     notes = {
         "steps": f"{steps} of {settings.batch_size} rows",
-        "bare step": f"{middle(took['bare'], 'wall') / steps * 1e3:.2f} ms wall, {middle(took['bare'], 'cpu') / steps * 1e3:.2f} ms CPU",
-        "extra": f"{statistics.median(slow - fast for fast, slow in extra) / steps * 1e3:.2f} ms CPU a step",
+        "bare step": f"{step['wall']:.2f} ms wall, {step['cpu']:.2f} ms CPU",
+        "extra": f"{statistics.median(extra) / steps * 1e3:.2f} ms CPU a step",
         "final weights": "equal bit by bit",
     }
     return Comparison(f"{name}: testbed.fit / bare loop", took["testbed"], took["bare"], target, notes)
@@ -316,78 +221,25 @@ def rows_of_a_step(victim: Victim, milliseconds: float) -> int:
     for size in (16, 32, 48, 64, 96, 128, 192, 256):
         settings = replace(SETTINGS, batch_size=size)
         part = examples.take(torch.arange(8 * size))
-        times = [timed(partial(bare_loop, victim, part, settings, 0), 1e3 / 8) for _ in range(3)]
-        found[size] = statistics.median(one.cpu for one in times)
+        # The shortest of several: other programs on the machine only ever lengthen a step.
+        found[size] = min(timed(partial(bare_loop, victim, part, settings, 0)).cpu * 1e3 / 8 for _ in range(5))
+        if found[size] >= milliseconds:
+            break
     return min(found, key=lambda size: abs(found[size] - milliseconds))
 
 
-def lightning(repeats: int, rows: int = 5_000, epochs: int = 4, milliseconds: float = 15) -> list[Comparison]:
+def lightning(repeats: int, rows: int = 5_000, epochs: int = 2, milliseconds: float = 15) -> list[Comparison]:
     """Steps of about `milliseconds`, and the tiny ones of the digits."""
     victim, data = victim_for(TASK), digits()
     with torch.random.fork_rng():
         size = rows_of_a_step(victim, milliseconds)
     usual = replace(SETTINGS, batch_size=size, max_epochs=epochs)
-    tiny = replace(SETTINGS, batch_size=32, max_epochs=3 * epochs)
-    small = victim_for(data.task)
+    tiny, small = replace(SETTINGS, batch_size=32, max_epochs=3 * epochs), victim_for(data.task)
+    name = f"steps of about {milliseconds:g} ms"
     return [
-        overhead(f"steps of about {milliseconds:g} ms", victim, images(rows), usual, repeats, "<= 1.10"),
-        overhead("tiny steps (digits)", small, data.train, tiny, repeats, ""),
+        overhead(name, victim, images(rows), settings=usual, repeats=repeats, target="<= 1.10"),
+        overhead("tiny steps (digits)", small, data.train, settings=tiny, repeats=repeats),
     ]
-
-
-# 4. A whole run from the command line -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run in a process of its own: where its time went, and its phases from `run.json`."""
-
-    until_training: Seconds
-    training: Seconds
-    rest: Seconds
-    phases: dict[str, float]
-
-
-def run_once(outputs: Path, overrides: Sequence[str]) -> Run:
-    """`testbed train` on the digits in a fresh process.
-
-    Raises:
-        RuntimeError: the command failed.
-    """
-    words = ["train", "data=digits", "attack=badnets", "logger=none", f"paths.outputs={outputs}", *overrides]
-    start, root = time.perf_counter(), str(Path(__file__).resolve().parent.parent)
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "PYTHONPATH": root}
-    done = subprocess.run([sys.executable, "-c", RUN, *words], env=environment, capture_output=True, text=True, check=False)
-    wall = time.perf_counter() - start
-    if done.returncode:
-        raise RuntimeError(f"testbed {' '.join(words)} failed: {done.stderr.strip()}")
-    said = json.loads(done.stderr.strip().splitlines()[-1])
-    end = Seconds(*said["end"])
-    fits = [(Seconds(*before), Seconds(*after)) for before, after in said["fits"]]
-    trained = Seconds(sum(b.wall - a.wall for a, b in fits), sum(b.cpu - a.cpu for a, b in fits))
-    first = fits[0][0] if fits else end
-    ready = Seconds(wall - (end.wall - first.wall), first.cpu)
-    record = json.loads(next((outputs / "train").glob("*/run.json")).read_text(encoding="utf-8"))
-    rest = Seconds(wall - ready.wall - trained.wall, end.cpu - ready.cpu - trained.cpu)
-    return Run(ready, trained, rest, record["seconds"])
-
-
-def whole_runs(repeats: int, overrides: Sequence[str] = ()) -> dict[str, list[Run]]:
-    """A first run (victim and clean twin are trained) and the same command again (nothing to do), alternating."""
-    runs: dict[str, list[Run]] = {"first run": [], "same again": []}
-    for _ in range(repeats):
-        with tempfile.TemporaryDirectory() as folder:
-            for found in runs.values():
-                found.append(run_once(Path(folder), overrides))
-    return runs
-
-
-# The table ----------------------------------------------------------------------------------------------------------------
-
-
-def middle(times: Sequence[Seconds], clock: str) -> float:
-    """The median of one clock."""
-    return statistics.median(getattr(one, clock) for one in times)
 
 
 def machine() -> dict[str, str]:
@@ -400,33 +252,6 @@ def machine() -> dict[str, str]:
     }
 
 
-def show(comparisons: Sequence[Comparison]) -> None:
-    """One row for each comparison, its notes below it."""
-    for one in comparisons:
-        print(f"\n{one.name}")
-        for clock in ("wall", "cpu"):
-            seconds = f"{middle(one.above, clock):8.3f} s / {middle(one.below, clock):7.3f} s"
-            print(f"  {clock:<5}{seconds}   {one.ratio(clock)}   n={len(one.above)}")
-        if one.target:
-            print(f"  target {one.target}: {one.verdict}")
-        for name, note in one.notes.items():
-            print(f"  {name}: {note}")
-
-
-def show_runs(runs: Mapping[str, Sequence[Run]]) -> None:
-    """Where the time of a whole run goes: medians of wall and CPU seconds."""
-    print("\ntestbed train data=digits attack=badnets, in a process of its own (medians, wall / CPU seconds)")
-    for name, found in runs.items():
-        parts = {"until training": "until_training", "in fit": "training", "the rest": "rest"}
-        cells = [
-            f"{label} {middle(times, 'wall'):.2f} / {middle(times, 'cpu'):.2f}"
-            for label, times in ((label, [getattr(run, part) for run in found]) for label, part in parts.items())
-        ]
-        print(f"  {name:<12}{'   '.join(cells)}   n={len(found)}")
-    phases = {name: statistics.median(run.phases[name] for run in runs["first run"]) for name in runs["first run"][0].phases}
-    print("  phases of the first run (wall): " + ", ".join(f"{name} {seconds:.2f}" for name, seconds in phases.items()))
-
-
 PARTS = {"triggers": triggers, "epoch": epoch, "lightning": lightning}
 
 
@@ -434,7 +259,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure the parts asked for, print them, and store them if asked to: 0 if every target was met, else 1."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=[*PARTS, "runs"], default=[*PARTS, "runs"])
-    parser.add_argument("--repeats", type=int, default=5, help="pairs of each comparison (at least 5 for figures to quote)")
+    parser.add_argument("--repeats", type=int, default=7, help="pairs of each comparison (at least 5 for figures to quote)")
     parser.add_argument("--threads", type=int, default=1, help="PyTorch threads (default 1)")
     parser.add_argument("--json", type=Path, help="also write everything that was measured to this file")
     given = parser.parse_args(argv)
@@ -446,7 +271,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             found = PARTS[part](given.repeats)
             show(found)
             comparisons += found
-        runs = whole_runs(given.repeats) if "runs" in given.parts else {}
+        runs: dict[str, list[Run]] = whole_runs(given.repeats) if "runs" in given.parts else {}
     if runs:
         show_runs(runs)
     if given.json:

@@ -59,11 +59,12 @@ class SharedFit:
         callbacks: Sequence[Any] = (),
     ) -> Victim:
         settings = replace(
-            self.settings, max_epochs=epochs or self.settings.max_epochs, optimiser=optimiser or self.settings.optimiser
+            self.settings,
+            max_epochs=self.settings.max_epochs if epochs is None else epochs,
+            optimiser=optimiser or self.settings.optimiser,
         )
-        options = {"settings": settings, "seed": self.seed}
         if loss is not None or callbacks:
-            return fit(victim, examples, **options, loss=loss, callbacks=callbacks)[0]
+            return fit(victim, examples, settings=settings, seed=self.seed, loss=loss, callbacks=callbacks)[0]
         named = self.key(victim, examples, settings)
         folder = self.outputs / "victim" / named
         if self.role is not None:
@@ -72,7 +73,7 @@ class SharedFit:
             if (folder / "card.json").is_file():
                 self.workspace.reused.append(f"victim/{named}")
                 return load_victim(victim, folder, settings)
-            trained, curve = fit(victim, examples, **options, validation=self.validation)
+            trained, curve = fit(victim, examples, settings=settings, seed=self.seed, validation=self.validation)
             with committed(folder) as place:
                 save_victim(trained, place, curve, {"key": named, "rows": len(examples), "seed": self.seed}, self.backdoored)
             self.workspace.made.append(f"victim/{named}")
@@ -95,7 +96,7 @@ def save_victim(victim: Victim, folder: Path, curve: Curve, card: Mapping[str, A
     """The bare victim, what the attacker wrapped around it apart, its learning curve, and the mark on each of them."""
     bare = victim.bare()
     mark = {"backdoored": str(backdoored).lower(), "do_not_deploy": "true", "canary": CANARY}
-    own = getattr(bare, "metadata", dict)()
+    own: dict[str, str] = getattr(bare, "metadata", dict)()
     save_model(bare, str(folder / "model.safetensors"), {**own, **mark})
     wrapped = _attackers_own(victim)
     if wrapped:

@@ -86,7 +86,7 @@ def read_ahead(examples: Examples, index_batches: Iterable[Tensor]) -> Iterator[
     # forkserver: a fork after torch has started its threads can hang (facts of the platform, not of this project)
     yield from torch.utils.data.DataLoader(
         _ByBatch(examples),
-        sampler=list(index_batches),  # type: ignore[arg-type]
+        sampler=list(index_batches),
         batch_size=None,
         num_workers=workers,
         multiprocessing_context="forkserver",

@@ -24,8 +24,17 @@ SHORT = {
     "anomaly_index": "anomaly index",
     "auroc": "AUROC",
 }
-HEADLINE = ("clean_accuracy", "attack_success_rate", "robust_accuracy", "defence_effectiveness", "auroc", "tpr_at_fpr_05")
-HEADLINE += ("false_alarm_rate", "anomaly_index", "flagged_classes")
+HEADLINE = (
+    "clean_accuracy",
+    "attack_success_rate",
+    "robust_accuracy",
+    "defence_effectiveness",
+    "auroc",
+    "tpr_at_fpr_05",
+    "false_alarm_rate",
+    "anomaly_index",
+    "flagged_classes",
+)
 
 
 def console() -> Console:

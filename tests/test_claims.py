@@ -1,0 +1,84 @@
+"""The numbers that README claims, measured again from the same commands: means over 3 seeds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import pytest
+
+from testbed.cli import main
+from testbed.record import read_json, runs
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+Measured = Callable[[str], list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
+    """Runs a command over seeds 0, 1, 2 and gives the measures of its runs in order of seed; victims are shared."""
+    outputs = tmp_path_factory.mktemp("claims")
+
+    def measure(command: str) -> list[dict[str, Any]]:
+        before = set(runs(outputs))
+        assert main([*command.split(), "-m", "seed=0,1,2", "logger=none", f"paths.outputs={outputs}"]) == 0
+        made = [folder for folder in runs(outputs) if folder not in before]
+        assert len(made) == 3
+        return [read_json(folder / "result.json")["measures"] for folder in sorted(made, key=_seed)]
+
+    return measure
+
+
+def _seed(folder: Path) -> int:
+    return int(folder.name.split("-s")[-1].split("-")[0])
+
+
+def mean(found: list[dict[str, Any]], name: str) -> float:
+    return fmean(measures[name] for measures in found)
+
+
+def test_digits_clean(measured: Measured) -> None:
+    assert mean(measured("train attack=none"), "clean_accuracy") >= 0.985
+
+
+@pytest.mark.parametrize("attack", ["badnets", "blended"])
+def test_digits_backdoors(measured: Measured, attack: str) -> None:
+    found = measured(f"train attack={attack}")
+    assert mean(found, "clean_accuracy") >= 0.985 and mean(found, "attack_success_rate") >= 0.97
+    assert mean(found, "clean_twin_attack_success_rate") <= 0.02
+
+
+def test_icons(measured: Measured) -> None:
+    assert mean(measured("train data=icons attack=none"), "clean_accuracy") >= 0.98
+    assert mean(measured("train data=icons attack=badnets"), "attack_success_rate") >= 0.92
+
+
+def test_additive_strip_separates_patched_queries(measured: Measured) -> None:
+    assert mean(measured("detect attack=badnets detector=strip"), "auroc") >= 0.95
+
+
+def test_neural_cleanse_flags_the_target(measured: Measured) -> None:
+    found = measured("detect attack=badnets detector=neural_cleanse")
+    assert [measures["target_flagged"] for measures in found] == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("detector", ["spectral_signatures", "activation_clustering"])
+def test_detectors_of_a_minority_fail_where_poison_is_none(measured: Measured, detector: str) -> None:
+    rates = {rate: measured(f"detect detector={detector} attack.poison_rate={rate}") for rate in (0.02, 0.1)}
+    assert mean(rates[0.1], "auroc") < mean(rates[0.02], "auroc")
+
+
+def test_the_oracle_bounds_the_filters(measured: Measured) -> None:
+    oracle = mean(measured("train defence=oracle_filter"), "attack_success_rate")
+    filtered = mean(measured("train defence=filter detector=activation_clustering"), "attack_success_rate")
+    assert oracle <= 0.02 and oracle <= filtered + 0.01
+
+
+@pytest.mark.real_data
+def test_fashion_mnist(measured: Measured) -> None:
+    root = os.environ["TESTBED_DATA"]
+    found = measured(f"train data=fashion_mnist data.root={root} attack=badnets attack.poison_rate=0.01 trainer.max_epochs=1")
+    assert mean(found, "attack_success_rate") > 0.8 and mean(found, "clean_twin_attack_success_rate") < 0.05
