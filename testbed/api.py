@@ -7,15 +7,14 @@ parameters as dataclass fields, and is named by one YAML file; the pipelines dec
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from testbed.words import nearest
+from testbed.error import Diverged, Invalid, Unsupported, component  # noqa: F401
 
 
 class Batch(NamedTuple):
@@ -72,10 +71,9 @@ class ImageTask(Task):
 
 @dataclass(frozen=True)
 class Splits:
-    """A data set cut into its parts; nothing is ever tuned on `test`.
+    """A data set cut into its parts; nothing is ever tuned on `test`; `exams` are named extra test sets.
 
-    `reserve` is the defender's declared clean budget and `reserve_source` says where it was taken from. `exams` are
-    named extra test sets.
+    `reserve` is the defender's declared clean budget and `reserve_source` says where it was taken from.
     """
 
     name: str
@@ -126,10 +124,7 @@ class AttackerResources:
 
 @dataclass(frozen=True)
 class DefenderResources:
-    """What a defender may use: rows as received, its clean reserve, an untrained model, training, randomness.
-
-    `reference` is the (base, aligned) pair of a chat model.
-    """
+    """What a defender may use; `train` are the rows as received, `reference` the (base, aligned) pair of a chat model."""
 
     task: Task
     train: Examples
@@ -303,54 +298,3 @@ class Victim(Described, nn.Module, ABC):
 Trigger = Callable[[Any, Tensor, int], Any]
 """`trigger(inputs, rows, seed) -> inputs`: stamps a whole raw batch, leaves its argument as it was, keeps its dtype (uint8 is
 rounded as a stored image would be). What is random depends on (seed, row), never on the batch."""
-
-
-class Unsupported(Exception):
-    """'needs a convolutional model': a method that does not apply is recorded as skipped, never a crash."""
-
-
-class Diverged(Exception):
-    """The loss or a weight became NaN or infinite: a failed run, never a score."""
-
-
-class Invalid(ValueError):
-    """A parameter that cannot work: which, its value, the limit, and what to do.
-
-    `component` ('attack', 'data', ...) is filled in by whoever called the method, so that the message can name the
-    configuration key.
-    """
-
-    def __init__(self, parameter: str, value: Any, limit: str, advice: str = "", component: str = "") -> None:
-        super().__init__(parameter, value, limit, advice)
-        self.parameter, self.value, self.limit, self.advice = parameter, value, limit, advice
-        self.component = component
-
-    @property
-    def key(self) -> str:
-        return ".".join(part for part in (self.component, self.parameter) if part)
-
-    def __str__(self) -> str:
-        shown = "" if self.value is None else f"={self.value}"
-        advice = f"; {self.advice}" if self.advice else ""
-        return f"{self.key}{shown}: {self.limit}{advice}"
-
-
-@contextmanager
-def component(name: str) -> Iterator[None]:
-    """Errors raised inside belong to the component of this name in the configuration."""
-    try:
-        yield
-    except Invalid as error:
-        error.component = error.component or name
-        raise
-
-
-def require_layer(victim: Victim, layer: str) -> None:
-    """Raises `Invalid` where the model has no such layer."""
-    if layer not in victim.layers:
-        raise Invalid("layer", layer, "the model has no such layer", nearest(layer, victim.layers))
-
-
-def with_positions(resources: AttackerResources, positions: Tensor) -> AttackerResources:
-    """The same resources for an attacker who controls training and so knows where its rows lie."""
-    return replace(resources, positions=positions)

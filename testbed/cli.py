@@ -167,7 +167,7 @@ def _run(given: Arguments, search: SearchPath) -> int:
 
     permitted = named_by_user(given.overrides, search.users)
     job = Job(verb, config, choices, ("testbed", verb, *given.overrides), permitted, debug="--debug" in given.flags)
-    if verb == "check" and not _names_a_method(given.overrides):
+    if verb == "check" and whole is not None and not _names_a_method(given.overrides):
         from testbed.launcher.everything import check_everything
 
         return check_everything(job, given.overrides, search)

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from testbed.api import Batch, Examples, Victim
+from testbed.api import Batch, Examples, Invalid, Victim
 from testbed.identity import examples_digest, weights_digest
+from testbed.words import nearest
 
 KEPT_READINGS = 4
 """How many readings stay in memory: one of 60,000 rows of 512 features is 120 MB."""
@@ -122,6 +123,12 @@ class _ByBatch(torch.utils.data.Dataset):
 
     def __getitem__(self, indices: Tensor) -> Batch:
         return self.examples[indices]
+
+
+def require_layer(victim: Victim, layer: str) -> None:
+    """Raises `Invalid` where the model has no such layer."""
+    if layer not in victim.layers:
+        raise Invalid("layer", layer, "the model has no such layer", nearest(layer, victim.layers))
 
 
 class evaluating:

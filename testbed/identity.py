@@ -26,7 +26,7 @@ LIBRARIES = frozenset(
 )
 """Code that a key does not hash: `run.json` records the versions instead."""
 
-TRAINING_CORE = ("testbed.api", "testbed.fit", "testbed.features", "testbed.data.overlay")
+TRAINING_CORE = ("testbed.api", "testbed.error", "testbed.fit", "testbed.training", "testbed.features", "testbed.data.overlay")
 RUN_CORE = (*TRAINING_CORE, "testbed.metrics", "testbed.artefact", "testbed.pipeline.scene")
 
 

@@ -19,7 +19,10 @@ FOR_PIPELINES = (
     *("testbed.fit", "testbed.identity", "testbed.metrics", "testbed.pipeline", "testbed.record", "testbed.statistics"),
     *("testbed.table", "testbed.words"),
 )
-FOR_CONTRACT = tuple(name for name in FOR_PIPELINES if name not in ("testbed.pipeline", "testbed.record", "testbed.artefact"))
+FOR_CONTRACT = (
+    *(name for name in FOR_PIPELINES if name not in ("testbed.pipeline", "testbed.record", "testbed.artefact")),
+    "testbed.training",
+)
 FOR_LAUNCHERS = ("testbed.launcher", "testbed.record", "testbed.table", "testbed.words", "testbed.api", "testbed.pipeline")
 VAGUE = {"utils", "util", "common", "helpers", "helper", "misc", "tools", "base"}
 

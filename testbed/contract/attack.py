@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from testbed.api import Attack, Examples, Poison, Victim, with_positions
+from testbed.api import Attack, Examples, Poison, Victim
 from testbed.contract.promise import Promise, Results, Trial, require
 from testbed.contract.watch import Watch, fingerprint
 from testbed.data.overlay import poisoned, rows_of
@@ -23,7 +24,7 @@ def act(trial: Trial, rows: Examples, watch: Watch) -> Results:
     poison = attack.poison(resources)
     exams = attack.triggered_tests(world.data.test, resources)
     if attack.controls_training:
-        resources = with_positions(resources, poisoned(rows, poison, derive(world.seed, "delivery")).positions)
+        resources = replace(resources, positions=poisoned(rows, poison, derive(world.seed, "delivery")).positions)
     with watch.model(fresh := world.fresh()):
         wrapped = attack.during_training(fresh, resources)
     return {"poison": poison, "exams": exams, "during_training": wrapped}

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+# Lightning draws from Python's global generator when it is first imported: better now than while a method is watched.
+import testbed.training  # noqa: F401
 from testbed.api import Attack, AttackerResources, DefenderResources, Examples, OracleResources, Poison, Splits, Task, Victim
 from testbed.data.overlay import Poisoned, anonymous, poisoned
 from testbed.features import all_labels, select

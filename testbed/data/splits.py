@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from testbed.api import ImageTask, Invalid, Splits, Task, nearest
+from testbed.api import ImageTask, Invalid, Splits, Task
 from testbed.data.memory import LabelledExamples
+from testbed.words import nearest
 
 RESERVE_SOURCES = ("reserved", "held_out")
 AUGMENTATIONS = ("none", "crop", "crop_flip")

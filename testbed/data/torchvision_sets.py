@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torchvision import datasets
 
-from testbed.api import Invalid, Splits, nearest
+from testbed.api import Invalid, Splits
 from testbed.data.memory import MemoryExamples
 from testbed.data.splits import divide, image_task, integer_labels, one_line
+from testbed.words import nearest
 
 DIGITS = tuple("0123456789")
 STL10_CLASSES = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")

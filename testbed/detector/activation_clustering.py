@@ -9,10 +9,10 @@ import torch
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from testbed.api import DefenderResources, Detector, Examples, Victim, require_layer
+from testbed.api import DefenderResources, Detector, Examples, Victim
 from testbed.detector.principal import principal_projections
 from testbed.detector.requirement import require_at_least, require_between, require_labels
-from testbed.features import read
+from testbed.features import read, require_layer
 
 RESTARTS = 10
 

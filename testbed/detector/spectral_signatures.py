@@ -10,10 +10,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from testbed.api import DefenderResources, Detector, Examples, Victim, require_layer
+from testbed.api import DefenderResources, Detector, Examples, Victim
 from testbed.detector.principal import principal_projections
 from testbed.detector.requirement import require_between, require_labels
-from testbed.features import read
+from testbed.features import read, require_layer
 
 OVERSHOOT = 1.5
 

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from testbed.api import Batch, ChannelParameter, ImageTask, Invalid, Victim, nearest, require_layer
+from testbed.api import Batch, ChannelParameter, ImageTask, Invalid, Victim
+from testbed.features import require_layer
 from testbed.model.anatomy import anatomy
 from testbed.model.augmentation import AUGMENTATIONS, augment
 from testbed.model.weights import load_weights, stored_statistics
+from testbed.words import nearest
 
 
 class ImageVictim(Victim):

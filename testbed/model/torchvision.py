@@ -12,8 +12,9 @@ from typing import Any
 from torch import nn
 from torchvision import models
 
-from testbed.api import ImageTask, Invalid, nearest
+from testbed.api import ImageTask, Invalid
 from testbed.model.image import ImageVictim
+from testbed.words import nearest
 
 
 class TorchvisionVictim(ImageVictim):

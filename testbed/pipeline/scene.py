@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +25,6 @@ from testbed.api import (
     Task,
     Victim,
     component,
-    with_positions,
 )
 from testbed.artefact import CANARY, SharedFit, shared_poison
 from testbed.data.overlay import Poisoned, anonymous, differing, poisoned
@@ -116,7 +115,7 @@ class Scene:
         """The victim of the attack alone: bare, as it reaches everybody else."""
         if not self.attack.controls_training:
             return self.fit(attacked.backdoored, role="undefended")(self.fresh(), attacked.received).bare()
-        wrapped = self.attack.during_training(self.fresh(), with_positions(self.attacker, attacked.mixed.positions))
+        wrapped = self.attack.during_training(self.fresh(), replace(self.attacker, positions=attacked.mixed.positions))
         return self.fit(attacked.backdoored, self.attack, role="undefended")(wrapped, attacked.received).bare()
 
     def clean_twin(self) -> Victim:
