@@ -87,10 +87,7 @@ class Splits:
 
 
 class Fit(Protocol):
-    """`fit(victim, examples)` trains a copy; equal victims, rows and options are trained once.
-
-    Raises `Diverged` if the loss or a weight becomes NaN or infinite.
-    """
+    """Trains a copy; equal victims, rows and options are trained once. Raises `Diverged` where the loss is not finite."""
 
     def __call__(
         self,
