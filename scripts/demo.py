@@ -16,15 +16,15 @@ from testbed.cli import main
 STEPS = (
     ("A clean model, and models with backdoors from 5 % poisoned rows", "train -m attack=none,badnets,blended"),
     (
-        "What detectors of rows and of queries find in them",
+        "What a detector of rows finds, and one of queries",
         "detect -m attack=badnets,blended detector=activation_clustering,strip",
     ),
-    ("Which class is the target? Triggers inverted for every class", "detect attack=badnets detector=neural_cleanse"),
-    ("Repairing the models with 140 clean images", "train -m attack=badnets,blended defence=fine_tuning,fine_pruning"),
     (
-        "Filtering the rows and training again, beside the oracle",
-        "train -m attack=badnets defence=filter,oracle_filter detector=activation_clustering",
+        "Which class is the target? (20 of the usual 80 passes)",
+        "detect attack=badnets detector=neural_cleanse detector.epochs=20",
     ),
+    ("Repair with 140 clean images", "train -m attack=badnets defence=fine_tuning,fine_pruning"),
+    ("Filter and train again; the oracle knows the answers", "train -m attack=badnets defence=filter,oracle_filter"),
 )
 
 

@@ -223,7 +223,7 @@ def test_the_spy_would_find_what_is_there(data: Splits, tmp_path: Path) -> None:
 
 
 def test_the_reserve_is_no_way_back_to_the_clean_rows(data: Splits, tmp_path: Path) -> None:
-    # As image folders do it: every part is a view of one data set.
+    # A data set of somebody else may cut its parts as views of one whole.
     whole, count = data.train, len(data.train) // 2
     views = replace(data, train=Subset(whole, torch.arange(count)), reserve=Subset(whole, torch.arange(count, 2 * count)))
     run = _run(train, views, tmp_path, defence=EarlySpy())

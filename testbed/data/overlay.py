@@ -66,6 +66,11 @@ def joined(examples: Examples, shown: Batch) -> Examples:
     return stored(_merge(first.inputs, shown.inputs, *places), _merge(first.labels, shown.labels, *places))
 
 
+def unlabelled(examples: Examples, order: Tensor) -> Examples:
+    """The rows in this order, int64 (n,), as queries: every label is -1."""
+    return stored(examples[order].inputs, torch.full((len(order),), -1))
+
+
 def differing(examples: Examples, poison: Poison) -> Tensor:
     """bool (n,): which of the poison's rows differ from the clean row that they replace, in input or in answer."""
     replaced = (poison.indices < len(examples)).nonzero().flatten()

@@ -81,7 +81,7 @@ def locate(name: str, key: str, execution_whitelist: Collection[str]) -> Callabl
     if not module or module.startswith("."):
         raise Invalid("_target_", name, "must be a module and a class in it, such as mine.MyDefence", component=key)
     try:
-        return getattr(importlib.import_module(module), attribute)
+        target = getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:
         if not module.startswith(error.name or "?"):
             raise
@@ -91,6 +91,9 @@ def locate(name: str, key: str, execution_whitelist: Collection[str]) -> Callabl
     except AttributeError as error:
         names = [known for known in vars(importlib.import_module(module)) if known[:1] != "_"]
         raise Invalid("_target_", name, f"{module} has no {attribute}", nearest(attribute, names), key) from error
+    if name.startswith("testbed.") and not target.__module__.startswith("testbed.") and name not in execution_whitelist:
+        raise Refused(f"{key}._target_={name}: not testbed's own, only imported there; name {target.__module__} itself", 3)
+    return target
 
 
 def checked(target: Callable[..., Any], arguments: Mapping[str, Any], key: str, *, whole: bool = True) -> dict[str, Any]:

@@ -45,7 +45,7 @@ class WandbLogger:
 
     def show(self, folder: Path, outputs: Path) -> None:
         """Show a committed run folder. What goes wrong costs one line on standard error and at most `patience` and a second."""
-        if self.mode == "disabled":
+        if self.mode == "disabled" or (self.mode == "offline" and _is_shown(folder, outputs)):
             return
         try:
             kept, server = self._keep(Finished(folder, outputs.resolve()))
@@ -105,6 +105,12 @@ PRIVATE = {
     "x_disable_machine_info": True,
 }
 """Nothing about the machine, the user or the sources leaves with a run."""
+
+
+def _is_shown(folder: Path, outputs: Path) -> bool:
+    """Whether W&B has kept this very run already: a rerun that did nothing need not be shown again."""
+    kept = list((outputs / "wandb").glob(f"offline-run-*-{Finished(folder, outputs).identifier}"))
+    return any(one.stat().st_mtime_ns > (folder / "result.json").stat().st_mtime_ns for one in kept)
 
 
 def _fill(run: Any, finished: Finished) -> None:

@@ -20,10 +20,11 @@ from testbed.api import (
     Splits,
     Victim,
 )
-from testbed.data.overlay import anonymous, joined
+from testbed.data.overlay import anonymous, joined, unlabelled
 from testbed.features import select
 from testbed.figure import draw_detection, draw_gallery, draw_triggers
 from testbed.fit import Settings
+from testbed.identity import generator
 from testbed.metrics import detection, rates
 from testbed.pipeline.run import identify, log
 from testbed.pipeline.scene import Attacked, Model, Scene
@@ -110,16 +111,20 @@ def _examples(scene: Scene, detector: Detector, at_war: Side, in_peace: Side, at
 
 
 def _judged(scene: Scene, kind: str, attacked: Attacked, in_peace: Side) -> tuple[Examples, Tensor, Examples]:
-    """What is scored, which of it is the attacker's (bool (n,)), and the like of it where nobody attacks."""
+    """What is scored, which of it is the attacker's (bool (n,)), and the like of it where nobody attacks.
+
+    Queries come in an order that tells nothing, and without an answer: the defender has none.
+    """
     if kind == "rows":
         return attacked.received, attacked.mixed.flags, in_peace[1].train
     test = scene.data.test
     if "success" not in attacked.exams:
-        return test, torch.zeros(len(test), dtype=torch.bool), test
+        queries = unlabelled(test, torch.arange(len(test)))
+        return queries, torch.zeros(len(test), dtype=torch.bool), queries
     exam = attacked.exams["success"]
     clean = select(test, exam.indices)
-    flags = torch.arange(2 * len(clean)) >= len(clean)
-    return joined(clean, exam.batch), flags, clean
+    order = torch.randperm(2 * len(clean), generator=generator(scene.seed, "order of queries"))
+    return unlabelled(joined(clean, exam.batch), order), order >= len(clean), unlabelled(clean, torch.arange(len(clean)))
 
 
 def _scores(

@@ -73,7 +73,7 @@ class Scene:
         """The defender sees rows as received and its reserve; with `flags` bool (n,), an oracle's answers too."""
         fit = _behind_a_wall(self.fit(backdoored))
         fresh = _maker(self.model, self.data.task, derive(self.seed, "initialisation"), self.trainer)
-        facts = (self.data.task, received, self.data.reserve, fresh, fit, derive(self.seed, "defence"))
+        facts = (self.data.task, received, anonymous(self.data.reserve), fresh, fit, derive(self.seed, "defence"))
         return DefenderResources(*facts) if flags is None else OracleResources(*facts, poisoned=flags)
 
     def defender_of(self, attacked: Attacked, method: Any) -> DefenderResources:

@@ -15,9 +15,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from testbed.api import Attack, Defence, Splits, component
+from testbed.api import Attack, Defence, Splits
 from testbed.cli import main
 from testbed.data import digits
+from testbed.error import component
 from testbed.fit import Settings
 from testbed.launcher import job
 from testbed.launcher.compose import configuration, register

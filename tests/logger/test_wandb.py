@@ -122,7 +122,7 @@ def test_curves_pictures_roc_and_manifest_are_shown(run, outputs) -> None:
         {"epoch": 3.0, "undefended/loss": 0.25},
     ]
     steps = {record.metric.glob_name: record.metric.step_metric for record in records(outputs) if record.HasField("metric")}
-    assert steps["victim*"] == steps["clean_twin*"] == "epoch"
+    assert steps["undefended*"] == steps["clean_twin*"] == "epoch"
     kept = next(outputs.glob("wandb/offline-run-*")) / "files"
     assert (kept / last["figure/success/path"]).read_bytes()[:4] == b"\x89PNG"
     table = json.loads((kept / last["roc/scores_table/path"]).read_text())
@@ -262,3 +262,10 @@ def test_the_configuration_is_the_default() -> None:
     parameters = yaml.safe_load(CONFIGURATION.read_text(encoding="utf-8"))
     assert parameters.pop("_target_") == "testbed.logger.wandb.WandbLogger"
     assert parameters == vars(WandbLogger())
+
+
+def test_a_run_that_did_nothing_new_is_not_shown_anew(run, outputs, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = run()
+    WandbLogger().show(folder, outputs)
+    monkeypatch.setattr(WandbLogger, "_keep", lambda *_: pytest.fail("shown again"))
+    WandbLogger().show(folder, outputs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -198,3 +198,24 @@ def test_runs_that_are_not_done_are_named_and_not_counted(world: World, told: Ca
 def test_no_runs_is_said(tmp_path: Path) -> None:
     with pytest.raises(Invalid, match="there is no finished run below it"):
         report(runs=str(tmp_path), paths={}, measures=None, format="table")
+
+
+@dataclass(frozen=True)
+class Peeks(Constant):
+    """Notes what a judge of queries is shown beside the images."""
+
+    judges: ClassVar[frozenset[str]] = frozenset({"queries"})
+    seen: list[Tensor] = field(default_factory=list)
+
+    def score(self, examples: Examples, victim: Victim, resources: DefenderResources) -> Tensor:
+        batch = examples[torch.arange(len(examples))]
+        self.seen.append(torch.stack([batch.labels, (batch.inputs[:, 0, -3:, -3:] == 255).all(2).all(1).long()]))
+        return torch.zeros(len(examples))
+
+
+def test_queries_come_without_answers_and_in_no_telling_order(world: World) -> None:
+    peeks = Peeks()
+    detecting(world, peeks)
+    labels, triggered = peeks.seen[0]
+    assert (labels == -1).all() and int(triggered.sum()) == len(triggered) // 2
+    assert 0.3 < triggered[: len(triggered) // 2].double().mean() < 0.7  # 90 of 180 by lot: sd .037
