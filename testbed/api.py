@@ -154,6 +154,8 @@ class Described:
 class Attack(Described, ABC):
     """Changes training rows, and sets the exams that tell whether that worked."""
 
+    uses_surrogate: ClassVar[bool] = False  # True for a poison crafted with `resources.fresh` or `fit`
+
     @abstractmethod
     def poison(self, resources: AttackerResources) -> Poison:
         """The rows that the attacker replaces or appends."""

@@ -35,8 +35,8 @@ class SharedFit:
     """`api.Fit` over a folder: equal victims, rows and options are trained once, whoever asks.
 
     `context` describes what else takes part in this training (an attack or a defence that controls it); `backdoored` is the
-    mark that the victim gets, `role` what `run.json` calls it. A fit with a loss or callbacks of its own cannot be told from
-    others and is not shared.
+    mark that the victim gets, `role` what `run.json` calls it. A fit with a loss or callbacks of its own, or with a
+    closure for an optimiser, cannot be told from others and is not shared.
     """
 
     outputs: Path
@@ -63,9 +63,9 @@ class SharedFit:
             max_epochs=self.settings.max_epochs if epochs is None else epochs,
             optimiser=optimiser or self.settings.optimiser,
         )
-        if loss is not None or callbacks:
+        named = None if loss is not None or callbacks else self._key_if_any(victim, examples, settings)
+        if named is None:
             return fit(victim, examples, settings=settings, seed=self.seed, loss=loss, callbacks=callbacks)[0]
-        named = self.key(victim, examples, settings)
         folder = self.outputs / "victim" / named
         if self.role is not None:
             self.workspace.victims[self.role] = named
@@ -79,6 +79,13 @@ class SharedFit:
             self.workspace.made.append(f"victim/{named}")
             return trained
 
+    def _key_if_any(self, victim: Victim, examples: Examples, settings: Settings) -> str | None:
+        """None where something cannot be told from others of its kind: an optimiser that is a closure, say."""
+        try:
+            return self.key(victim, examples, settings)
+        except TypeError:
+            return None
+
     def key(self, victim: Victim, examples: Examples, settings: Settings) -> str:
         """Over the untrained victim, the rows, the trainer, the seed and whatever controls training."""
         return key(
@@ -88,7 +95,7 @@ class SharedFit:
             trainer=describe(settings),
             seed=self.seed,
             context=describe(self.context),
-            sources=sources(victim, self.context, core=TRAINING_CORE),
+            sources=sources(victim, self.context, settings, core=TRAINING_CORE),
         )
 
 

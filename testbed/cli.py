@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from testbed import __version__
+from testbed.error import Terminated
 from testbed.words import Refused, nearest
 
 if TYPE_CHECKING:
@@ -73,6 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; run the same command again to resume", file=sys.stderr)
         return 130
+    except Terminated:
+        return 143
     except Exception as error:  # a fault of testbed's own: still one line, and the trace for whoever asks
         if "--debug" in words:
             traceback.print_exc()

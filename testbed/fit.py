@@ -128,7 +128,7 @@ def fit(
     if len(examples) < 2:
         raise Invalid("", None, f"{len(examples)} rows are left to train on", "at least 2 are needed", component="data.train")
     # Lightning takes seconds to import, and a run that finds its victims finished needs none of it.
-    from testbed.training import Bar, Training, lean_trainer
+    from testbed.training import Bar, Training, run_to_its_end
 
     plan = BatchPlan(examples, settings.batch_size, derive(seed, "order"), settings.device)
     epochs = settings.max_epochs if epochs is None else epochs
@@ -136,7 +136,7 @@ def fit(
     module.seed, module.steps, module.validation = derive(seed, "augmentation"), epochs * len(plan), validation
     with torch.random.fork_rng(), threads(settings.threads), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="pytorch_lightning")
-        lean_trainer(settings, epochs, [Bar(), *callbacks]).fit(module, train_dataloaders=plan)
+        run_to_its_end(module, settings, epochs, [Bar(), *callbacks])
     return placed(_finite(module.victim), settings).eval(), module.curve
 
 

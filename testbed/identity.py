@@ -26,7 +26,10 @@ LIBRARIES = frozenset(
 )
 """Code that a key does not hash: `run.json` records the versions instead."""
 
-TRAINING_CORE = ("testbed.api", "testbed.error", "testbed.fit", "testbed.training", "testbed.features", "testbed.data.overlay")
+TRAINING_CORE = (
+    *("testbed.api", "testbed.fit", "testbed.training", "testbed.features", "testbed.identity"),
+    *("testbed.data.overlay", "testbed.data.memory"),
+)
 RUN_CORE = (*TRAINING_CORE, "testbed.metrics", "testbed.artefact", "testbed.pipeline.scene")
 
 
@@ -48,11 +51,11 @@ def key(**parts: Any) -> str:
 def describe(value: Any) -> Any:
     """The values that make up an object, as plain data: its class and its constructor's arguments, read back by name.
 
-    Raises:
-        TypeError: a constructor that does not store an argument under the argument's own name.
+    A file is its contents, whatever its path. Raises:
+        TypeError: a constructor that does not store an argument under the argument's own name; a closure or a method.
     """
     if value is None or isinstance(value, bool | int | float | str):
-        return value
+        return {"file": file_digest(Path(str(value)))} if _names_a_file(value) else value
     if isinstance(value, Path):
         return {"file": file_digest(value)} if value.is_file() else str(value)
     if isinstance(value, Mapping):
@@ -68,6 +71,12 @@ def describe(value: Any) -> Any:
             **({"given": describe(value.args)} if value.args else {}),
             **describe(value.keywords),
         }
+    if (
+        inspect.ismethod(value)
+        or "<locals>" in getattr(value, "__qualname__", "")
+        or getattr(value, "__name__", "") == "<lambda>"
+    ):
+        raise TypeError(f"{value} cannot be told from others of its kind; use a function of a module, or functools.partial")
     if inspect.isfunction(value) or inspect.isclass(value) or inspect.isbuiltin(value):
         return _name(value)
     return {"class": _name(type(value)), **{name: describe(item) for name, item in arguments(value).items()}}
@@ -145,6 +154,10 @@ def overrides(method: Any, base: type, *names: str) -> bool:
     return any(getattr(type(method), name, None) is not getattr(base, name) for name in names)
 
 
+def _names_a_file(value: Any) -> bool:
+    return isinstance(value, str) and ("/" in value or "." in value) and len(value) < 4096 and Path(value).is_file()
+
+
 def _name(value: Callable[..., Any]) -> str:
     return f"{value.__module__}.{value.__qualname__}"
 
@@ -177,10 +190,10 @@ def _follow(module: str, found: dict[str, str]) -> None:
 
 def _same_code_base(imported: str, importer: str) -> bool:
     """A plug-in's neighbours count, the libraries that it uses do not."""
+    if imported.partition(".")[0] in ("testbed", importer.partition(".")[0]):
+        return True
     path, home = _file(imported), _file(importer)
-    if path is None or home is None or "site-packages" in path.parts:
-        return imported.partition(".")[0] in ("testbed", importer.partition(".")[0])
-    return imported.startswith("testbed.") or path.is_relative_to(home.parent)
+    return path is not None and home is not None and "site-packages" not in path.parts and path.is_relative_to(home.parent)
 
 
 @cache

@@ -27,6 +27,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from testbed.api import Diverged, Invalid, Unsupported
+from testbed.error import Terminated
 from testbed.identity import current_source
 
 SCHEMA = 1
@@ -93,12 +94,17 @@ class Workspace:
 
 @dataclass(frozen=True)
 class Identity:
-    """What names a run: its verb and name, the key over everything, and the key over its settings alone."""
+    """What names a run: its verb and name, the key over everything, and the key over its settings alone.
+
+    `cell` is the key over its settings without the seed, `contents` are digests of its data, `sources` of its code.
+    """
 
     verb: str
     name: str
     key: str
     settings: str
+    cell: str
+    contents: Mapping[str, str]
     sources: Mapping[str, str]
 
     def folder(self, outputs: Path) -> Path:
@@ -124,25 +130,30 @@ def recorded(
             return final
         with committed(final) as folder:
             workspace = Workspace(folder)
-            outcome = _outcome(work, workspace)
+            outcome, interruption = _outcome(work, workspace)
             write_json(folder / "result.json", {"schema": SCHEMA, **vars(outcome)})
             write_json(folder / "run.json", {**provenance(identity, origin), **_spent(workspace)})
             (folder / "config.yaml").write_text(yaml.safe_dump(dict(origin.config), sort_keys=False, allow_unicode=True))
+    if interruption is not None:
+        raise interruption
     return final
 
 
-def _outcome(work: Callable[[Workspace], Outcome], workspace: Workspace) -> Outcome:
+def _outcome(work: Callable[[Workspace], Outcome], workspace: Workspace) -> tuple[Outcome, BaseException | None]:
+    """How it went, and the interruption to pass on once that is recorded."""
     try:
-        return work(workspace)
+        return work(workspace), None
     except Invalid:
         raise
     except Unsupported as reason:
-        return Outcome("skipped", str(reason))
+        return Outcome("skipped", str(reason)), None
     except Diverged as reason:
-        return Outcome("diverged", str(reason))
+        return Outcome("diverged", str(reason)), None
+    except (KeyboardInterrupt, Terminated) as interruption:
+        return Outcome("interrupted", str(interruption) or "Ctrl-C"), interruption
     except (Exception, SystemExit) as error:  # one method's fault must not end the others' runs: recorded with its trace
         (workspace.folder / "error.txt").write_text(traceback.format_exc())
-        return Outcome("failed", f"{type(error).__name__}: {error}")
+        return Outcome("failed", f"{type(error).__name__}: {error}"), None
 
 
 def _spent(workspace: Workspace) -> dict[str, Any]:
@@ -214,8 +225,10 @@ def safe_name(name: str, parameter: str) -> str:
 
 @contextmanager
 def committed(final: Path) -> Iterator[Path]:
-    """A temporary folder beside `final` that takes its place when all went well, and vanishes when not."""
-    temporary = final.parent / f".{final.name[:60]}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
+    """A temporary folder beside `final` that takes its place when all went well, and vanishes when not; `final` is locked."""
+    for leftover in final.parent.glob(f".{final.name}.*"):
+        shutil.rmtree(leftover)  # of a process that was killed: only one at a time makes this folder
+    temporary = final.parent / f".{final.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
     temporary.mkdir(parents=True)
     replaced = temporary.with_name(f"{temporary.name}.replaced")
     try:
@@ -259,9 +272,8 @@ def read_json(path: Path) -> Any:
 
 def runs(root: Path) -> list[Path]:
     """Every committed run folder below `root`, in order of name."""
-    return sorted(
-        path.parent for path in root.glob("**/result.json") if not any(part.startswith(".") for part in path.parts[:-1])
-    )
+    found = [path.parent for path in root.glob("**/result.json")]
+    return sorted(folder for folder in found if not any(part.startswith(".") for part in folder.relative_to(root).parts))
 
 
 def warn(message: str) -> None:

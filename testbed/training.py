@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+import signal
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from testbed.api import Batch, Diverged, Examples, Victim
+from testbed.error import Terminated
 from testbed.features import accuracy, progress
 from testbed.identity import derive
 
@@ -76,6 +80,25 @@ class Bar(pl.Callback):
 
     def on_train_end(self, *_: Any) -> None:
         self.bar.close()  # type: ignore[attr-defined]
+
+
+def run_to_its_end(module: Training, settings: Settings, epochs: int, callbacks: list[pl.Callback]) -> None:
+    """Train; Ctrl-C and SIGTERM come out as what they were.
+
+    Lightning would turn the one into exit(1), deaf to any further Ctrl-C, and the other into exit(0).
+    """
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        lean_trainer(settings, epochs, callbacks).fit(module, train_dataloaders=module.plan)
+    except SIGTERMException as asked:
+        raise Terminated("SIGTERM") from asked
+    except SystemExit as left:
+        if isinstance(left.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from left
+        raise
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
 
 
 def lean_trainer(settings: Settings, epochs: int, callbacks: list[pl.Callback]) -> pl.Trainer:

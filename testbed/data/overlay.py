@@ -112,6 +112,18 @@ class Overlay:
         self.lookup[poison.indices] = torch.arange(len(poison.indices))
 
     @cached_property
+    def labels(self) -> Any:
+        """The labels, where the data set underneath tells them without reading inputs; otherwise None."""
+        below = getattr(self.base, "labels", None)
+        if not isinstance(below, Tensor):
+            return None
+        replaced = self.lookup[self.order]
+        kept = below[torch.where(self.order < len(below), self.order, 0)]
+        return (
+            torch.where(replaced < 0, kept, rows_of(self.poison.batch.labels, replaced)) if len(self.poison.indices) else kept
+        )
+
+    @cached_property
     def digest(self) -> str:
         """That of the data set underneath where nothing is changed, otherwise one over it, the poison and the order."""
         below = examples_digest(self.base)
@@ -140,6 +152,7 @@ class _Rows:
     def __init__(self, examples: Examples) -> None:
         self.__examples = examples
         self.workers = getattr(examples, "workers", 0)
+        self.labels = getattr(examples, "labels", None)
         self.digest = examples_digest(examples)
 
     def __len__(self) -> int:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from testbed.error import Terminated
 from testbed.words import Refused
 
 PIPELINES = {
@@ -20,7 +21,7 @@ PIPELINES = {
     "report": "testbed.pipeline.report:report",
     "check": "testbed.pipeline.check:check",
 }
-CODES = {"done": 0, "skipped": 0, "failed": 1, "diverged": 1, "timeout": 1}
+CODES = {"done": 0, "skipped": 0, "failed": 1, "diverged": 1, "timeout": 1, "interrupted": 130}
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,9 @@ def run(job: Job) -> int:
     except KeyboardInterrupt:
         print("interrupted; run the same command again to resume", file=sys.stderr)
         return 130
+    except Terminated:
+        print("ended by SIGTERM; run the same command again to resume", file=sys.stderr)
+        return 143
     except BaseException as error:
         if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):  # | head had enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit does not fail

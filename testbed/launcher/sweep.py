@@ -17,6 +17,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from testbed.error import Terminated
 from testbed.launcher.compose import chosen, one_line, plain
 from testbed.launcher.job import Job, run
 from testbed.launcher.search import SearchPath
@@ -58,6 +59,8 @@ def _one(job: Job, config: DictConfig) -> int:
     (Path(runtime.runtime.output_dir) / "outcome.json").write_text(json.dumps(outcome))
     if code == 130:
         raise KeyboardInterrupt
+    if code == 143:
+        raise Terminated("SIGTERM")
     return code
 
 

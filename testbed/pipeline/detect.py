@@ -150,8 +150,9 @@ def _models(scene: Scene, detector: ModelDetector, at_war: Side, in_peace: Side,
         }
         draw_triggers(scene.workspace.folder, f"{prefix}inverted", inspection.triggers)
     scene.workspace.tensors("scores", **{f"{prefix}scores": inspection.scores for prefix, inspection in found.items()})
-    counts = {"anomaly_index": classes, "false_alarm_rate": classes}
-    measures["false_alarm_rate"] = len(found["clean_twin_"].flagged) / classes
+    judged = len(found[""].scores)  # a detector with one score for the whole model flags no class
+    counts = {"anomaly_index": judged, **({"false_alarm_rate": classes} if judged == classes else {})}
+    measures["false_alarm_rate"] = len(found["clean_twin_"].flagged) / classes if judged == classes else None
     targets = _targets(attacked.exams)
     if len(targets) == 1 and len(found[""].scores) == classes:
         target = targets[0]

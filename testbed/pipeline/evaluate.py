@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from testbed.api import Attack, Invalid, Splits, component
+from testbed.data.overlay import anonymous
 from testbed.figure import draw_gallery
 from testbed.fit import Settings
 from testbed.metrics import detection, rates
@@ -52,7 +53,7 @@ def evaluate(
         scene = Scene(data, model, attack, trainer, seed, outputs, workspace)
         with component("attack"):
             attack.check(scene.attacker)
-            exams = attack.triggered_tests(data.test, scene.attacker)
+            exams = attack.triggered_tests(anonymous(data.test), scene.attacker)
         with workspace.phase("measure"):
             measures, counts = rates(answered(scene.fresh(), data, exams))
         draw_gallery(workspace.folder, data.test, exams)
@@ -82,32 +83,32 @@ def _answers(folder: Path) -> dict[str, Any]:
     for name, hits in stored.items():
         exam, _, kind = name.rpartition(".")
         prefix = next((prefix for prefix in ("undefended_", "clean_twin_") if exam.startswith(prefix)), "")
-        measure = _measure(exam.removeprefix(prefix), kind)
+        measure = _measure(exam.removeprefix(prefix), kind, attackers=f"{exam}.wanted" in stored)
         if measure is not None and len(hits):
             found[prefix + measure] = wilson(float(hits.double().mean()), len(hits))
     return found
 
 
-def _measure(exam: str, kind: str) -> str | None:
+def _measure(exam: str, kind: str, *, attackers: bool) -> str | None:
     if kind not in ("correct", "wanted"):
         return None
-    if exam == "clean":
-        return "clean_accuracy" if kind == "correct" else None
+    if not attackers:
+        return f"{exam}_accuracy"
     name = "robust_accuracy" if kind == "correct" else "attack_success_rate"
     return name if exam == "success" else f"{exam}_{name}"
 
 
 def _scores(folder: Path) -> dict[str, Any]:
     """Detection measures again, from scores and truth; those that are rates with their Wilson interval."""
-    stored = _tensors(folder / "scores.safetensors")
-    if "suspicious" not in stored:
-        return {}
-    measures, counts = detection(stored["scores"], stored["suspicious"], stored.get("flagged"))
-    return {
-        name: wilson(value, counts[name]) if name.startswith(("tpr", "fpr")) else value
-        for name, value in measures.items()
-        if value is not None
-    }
+    found: dict[str, Any] = {}
+    for path in sorted(folder.glob("*scores.safetensors")):
+        stored, prefix = load_file(path), path.stem.removesuffix("scores")
+        if "suspicious" in stored:
+            measures, counts = detection(stored["scores"], stored["suspicious"], stored.get("flagged"))
+            known = {name: value for name, value in measures.items() if value is not None}
+            rated = {name: wilson(value, counts[name]) for name, value in known.items() if name.startswith(("tpr", "fpr"))}
+            found |= {prefix + name: value for name, value in {**known, **rated}.items()}
+    return found
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:

@@ -64,7 +64,7 @@ class Run:
 
     @property
     def cell(self) -> str:
-        return key(verb=self.facts["verb"], settings=self.settings)
+        return self.facts["cell"]
 
 
 @dataclass
@@ -84,7 +84,7 @@ def report(
         Invalid: there is no run.
     """
     folders = run_folders(Path(runs))
-    found = [_read(folder) for folder in folders if folder.parent.name in COLUMNS]
+    found = [run for run in map(_read, folders) if run.facts["verb"] in COLUMNS]
     if not found:
         raise Invalid("runs", runs, "there is no finished run below it", "run testbed train first")
     cells: dict[str, list[Run]] = defaultdict(list)
@@ -106,15 +106,12 @@ def _read(folder: Path) -> Run:
 
 
 def _unmixed(members: Sequence[Run]) -> Cell:
-    """Runs of the present code if there are any, otherwise of the code that made most of them; never two kinds together."""
+    """Runs of the present code if there are any, otherwise of the code and data that made most; never two kinds together."""
     kinds: dict[str, list[Run]] = defaultdict(list)
     for run in members:
-        kinds[key(sources=run.facts["sources"])].append(run)
+        kinds[key(sources=run.facts["sources"], contents=run.facts["contents"])].append(run)
     chosen = max(kinds.values(), key=lambda kind: (not changed(kind[0].facts["sources"]), len(kind)))
-    seeds = [run.seed for run in chosen]
-    counted = [run for run in chosen if seeds.count(run.seed) == 1]
-    twice = [run for run in chosen if seeds.count(run.seed) > 1]  # same settings, other data
-    return Cell(counted or twice[:1], [run for run in members if run not in (counted or twice[:1])])
+    return Cell(chosen, [run for run in members if run not in chosen])
 
 
 def _rows(cells: Sequence[Cell], columns: Sequence[str]) -> Iterable[dict[str, Any]]:

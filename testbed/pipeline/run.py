@@ -11,6 +11,13 @@ from testbed.identity import RUN_CORE, describe, examples_digest, key, sources
 from testbed.pipeline.scene import Model
 from testbed.record import Identity, Origin, safe_name
 
+PIPELINES = {
+    "train": ("testbed.pipeline.train",),
+    "detect": ("testbed.pipeline.train", "testbed.pipeline.detect"),
+    "evaluate": ("testbed.pipeline.train", "testbed.pipeline.evaluate"),
+}
+"""The sources of each verb, beside the core."""
+
 
 def identify(
     verb: str,
@@ -35,10 +42,12 @@ def identify(
     name = safe_name("-".join([*(origin.names.get(group, word) for group, word in fallbacks.items()), f"s{seed}"]), "name")
     parts = {"data": data, "trainer": trainer, kind: method, "model": model, "attack": attack}
     values = {part: describe(value) for part, value in parts.items() if part != "data"}
-    values |= {"verb": verb, "seed": seed, "data": _outline(data)}
-    taking_part = sources(model, attack, method, trainer, core=(*RUN_CORE, f"testbed.pipeline.{verb}"))
+    values |= {"verb": verb, "data": _outline(data)}
+    code = sources(model, attack, method, trainer, core=(*RUN_CORE, *PIPELINES[verb]))
+    contents = _contents(data)
+    settings = key(values=values, seed=seed)
     return Identity(
-        verb, name, key(values=values, contents=_contents(data), sources=taking_part), key(values=values), taking_part
+        verb, name, key(settings=settings, contents=contents, sources=code), settings, key(values=values), contents, code
     )
 
 

@@ -67,7 +67,9 @@ class Scene:
         seed = derive(self.seed, "attack")
         fit = _behind_a_wall(SharedFit(self.outputs, self.trainer, derive(seed, "fit"), self.workspace, backdoored=False))
         surrogate = _maker(self.model, self.data.task, derive(seed, "surrogate"), self.trainer)
-        return AttackerResources(self.data.task, self.data.train, surrogate, fit, seed)
+        if not self.attack.uses_surrogate:
+            fit = surrogate = _undeclared
+        return AttackerResources(self.data.task, anonymous(self.data.train), surrogate, fit, seed)
 
     def defender(self, received: Examples, backdoored: bool, flags: Tensor | None = None) -> DefenderResources:
         """The defender sees rows as received and its reserve; with `flags` bool (n,), an oracle's answers too."""
@@ -96,7 +98,7 @@ class Scene:
         with component("attack"):
             self.attack.check(self.attacker)
             poison = self._poison()
-            exams = self.attack.triggered_tests(self.data.test, self.attacker)
+            exams = self.attack.triggered_tests(anonymous(self.data.test), self.attacker)
         mixed = poisoned(self.data.train, poison, derive(self.seed, "delivery"))
         backdoored = len(poison.indices) > 0 or self.attack.controls_training
         return Attacked(poison, mixed, anonymous(mixed.examples), exams, backdoored)
@@ -107,7 +109,8 @@ class Scene:
             data=examples_digest(self.data.train),
             attack=describe(self.attack),
             seed=self.seed,
-            sources=sources(self.attack),
+            surrogate=[describe(self.model), describe(self.trainer)] if self.attack.uses_surrogate else None,
+            sources=sources(self.attack, self.model if self.attack.uses_surrogate else None),
         )
         return shared_poison(self.attack, lambda: self.attack.poison(self.attacker), self.outputs, named, self.workspace)
 
@@ -180,6 +183,12 @@ def _behind_a_wall(shared: SharedFit) -> Fit:
         return shared(copy.deepcopy(victim), examples, **options)
 
     return fit
+
+
+def _undeclared(*_: Any, **__: Any) -> Any:
+    raise TypeError(
+        "an attack that trains or asks a surrogate says so: `uses_surrogate = True`, for its poison then depends on it"
+    )
 
 
 def _listed(labels: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ def _measured(scene: Scene, defence: Defence) -> Outcome:
 
 def defended(scene: Scene, defence: Defence, attacked: Attacked, *, defender: DefenderResources, undefended: Victim) -> Victim:
     """What the defender makes of the rows, of training, of the trained victim, and of its answers."""
-    victim = undefended
+    victim = copy.deepcopy(undefended)  # a defence may work in place; the undefended victim is still to be measured
     if acts_in_training(defence):
         if scene.attack.controls_training:
             raise Unsupported("the attacker controls training, so that there is no training for this defence to act in")

@@ -77,7 +77,7 @@ def run(outputs: Path) -> Callable[..., Path]:
             workspace.victims.update(undefended="aa", clean_twin="bb")
             return Outcome(outcome, None if outcome == "done" else "why", MEASURES, {"clean_accuracy": 400})
 
-        identity = Identity(verb, f"badnets-none-digits-s{seed}", f"{KEY}{seed}", "settings", {})
+        identity = Identity(verb, f"badnets-none-digits-s{seed}", f"{KEY}{seed}", "settings", "cell", {}, {})
         return recorded(identity, outputs, Origin({**CONFIG, "seed": seed}, ("testbed",), NAMES, group), work)
 
     return make

@@ -20,6 +20,7 @@ from testbed.defence.oracle_filter import OracleFilter
 from testbed.defence.rule import Published
 from testbed.detector.activation_clustering import ActivationClustering
 from testbed.detector.spectral_signatures import SpectralSignatures
+from testbed.fit import Settings
 from testbed.pipeline.detect import detect
 from testbed.record import read_json
 
@@ -129,6 +130,7 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         sys.modules.pop("mine_edited", None)
         importlib.invalidate_caches()
         identity._imports.cache_clear()
+        identity._file.cache_clear()
         shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
         return importlib.import_module("mine_edited").Mine()
 
@@ -167,3 +169,58 @@ def test_only_code_that_takes_part_is_hashed(world: World) -> None:
         "testbed.model.resnet20",
     }
     assert not taking_part & others and not [name for name in taking_part if not name.startswith("testbed.")]
+
+
+def test_a_file_is_its_contents_wherever_it_lies(tmp_path: Path) -> None:
+    one, other = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    one.write_bytes(b"weights")
+    other.write_bytes(b"weights")
+    assert identity.describe(str(one)) == identity.describe(other) == identity.describe(Path(one))
+    other.write_bytes(b"other")
+    assert identity.describe(str(one)) != identity.describe(str(other))
+
+
+class Tuned(FineTuning):
+    """Trains with an optimiser that nobody can tell from another."""
+
+    def after_training(self, victim, resources):
+        return resources.fit(victim, resources.reserve, epochs=1, optimiser=lambda rows: torch.optim.SGD(rows, lr=self.epochs))
+
+
+def test_a_closure_is_not_shared_with_another(world: World) -> None:
+    one, other = (world(defence=Tuned(rate, SGD)) for rate in (1, 3))
+    assert read_json(one / "result.json")["measures"] != read_json(other / "result.json")["measures"]
+    with pytest.raises(TypeError, match="cannot be told from others"):
+        identity.describe(lambda: None)
+
+
+def test_the_schedule_s_source_is_part_of_the_victim(world: World, plugin) -> None:
+    def schedule(body: str) -> Settings:
+        plugin(f"\ndef schedule(done):\n    return {body}\n")
+        return replace(world.parts["trainer"], schedule=sys.modules["mine_edited"].schedule)
+
+    first = world(trainer=schedule("1.0"))
+    second = world(trainer=schedule("0.0001"))
+    assert len(world.made(second)) == 2 and not set(world.made(second)) & set(world.made(first))
+
+
+def test_a_plug_in_s_own_package_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "packaged_idea"
+    (package / "defence").mkdir(parents=True)
+    for place in (package, package / "defence"):
+        (place / "__init__.py").touch()
+    (package / "common.py").write_text("RATE = 1\n")
+    (package / "defence" / "idea.py").write_text(
+        "from testbed.api import Defence\nfrom packaged_idea.common import RATE\nclass Idea(Defence):\n    rate = RATE\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    found = identity.sources(importlib.import_module("packaged_idea.defence.idea").Idea())
+    assert {"packaged_idea.defence.idea", "packaged_idea.common"} <= set(found)
+
+
+def test_what_a_killed_run_left_is_swept(world: World) -> None:
+    folder = world()
+    left = folder.with_name(f".{folder.name}.123.dead")
+    left.mkdir()
+    shutil.rmtree(folder)
+    assert world() == folder and not left.exists()

@@ -14,10 +14,12 @@ import yaml
 from safetensors.torch import load_file
 from torch import Tensor
 
-from testbed.api import Defence, DefenderResources, Detector, Diverged, Examples, Invalid, Victim
+from testbed.api import AttackerResources, Defence, DefenderResources, Detector, Diverged, Examples, Invalid, Poison, Victim
+from testbed.attack.backdoor import Backdoor
 from testbed.attack.none import NoAttack
 from testbed.defence.oracle_filter import OracleFilter
 from testbed.defence.random_filter import RandomFilter
+from testbed.identity import tensor_digest
 from testbed.model.image import ImageVictim
 from testbed.model.small_cnn import SmallCNN
 from testbed.pipeline.detect import detect
@@ -219,3 +221,69 @@ def test_queries_come_without_answers_and_in_no_telling_order(world: World) -> N
     labels, triggered = peeks.seen[0]
     assert (labels == -1).all() and int(triggered.sum()) == len(triggered) // 2
     assert 0.3 < triggered[: len(triggered) // 2].double().mean() < 0.7  # 90 of 180 by lot: sd .037
+
+
+class InPlace(Defence):
+    """Works on the very victim that it is given."""
+
+    def after_training(self, victim: Victim, resources: DefenderResources) -> Victim:
+        with torch.no_grad():
+            victim.groups["penultimate"][0].module.weight.zero_()
+        return victim
+
+
+def test_a_defence_that_works_in_place_changes_no_undefended_measure(world: World) -> None:
+    untouched, changed = result(world())["measures"], result(world(defence=InPlace()))["measures"]
+    assert changed["undefended_clean_accuracy"] == untouched["clean_accuracy"] != changed["clean_accuracy"]
+
+
+class Greedy(Backdoor):
+    """Stamps what it is shown, in place."""
+
+    def poison(self, resources: AttackerResources) -> Poison:
+        resources.train[torch.arange(len(resources.train))].inputs[..., :4] = 255
+        return super().poison(resources)
+
+    def triggered_tests(self, test: Examples, resources: AttackerResources) -> dict[str, Poison]:
+        test[torch.arange(len(test))].inputs[:] = 0
+        return super().triggered_tests(test, resources)
+
+
+def like(kind: type[Backdoor], world: World) -> Backdoor:
+    return kind(**{name: getattr(world.parts["attack"], name) for name in ("trigger", "label", "poison_rate", "target_label")})
+
+
+def test_an_attack_cannot_change_the_clean_rows(world: World) -> None:
+    before = [tensor_digest(part.inputs) for part in (world.splits.train, world.splits.test)]
+    greedy = Greedy(
+        **{name: getattr(world.parts["attack"], name) for name in ("trigger", "label", "poison_rate", "target_label")}
+    )
+    measures = result(world(attack=greedy))["measures"]
+    assert measures["clean_twin_clean_accuracy"] == result(world())["measures"]["clean_twin_clean_accuracy"]
+    assert before == [tensor_digest(part.inputs) for part in (world.splits.train, world.splits.test)]
+
+
+class Asks(Backdoor):
+    """Asks a surrogate without having said so."""
+
+    def poison(self, resources: AttackerResources) -> Poison:
+        resources.fresh()
+        return super().poison(resources)
+
+
+def test_a_surrogate_must_be_declared(world: World) -> None:
+    assert "uses_surrogate" in result(world(attack=like(Asks, world)))["reason"]
+
+
+def test_runs_on_other_data_are_not_averaged(world: World, told: Callable[..., str]) -> None:
+    world(seed=0)
+    world(seed=1)
+    other = world(seed=2, data=replace(world.splits, train=world.splits.train.take(torch.arange(200).flip(0))))
+    said = told()
+    assert ",2," in said.splitlines()[1] and f"stale (its code or data were others): {other.name}" in said
+
+
+def test_runs_are_found_below_folders_whose_names_begin_with_a_dot(world: World, told: Callable[..., str]) -> None:
+    hidden = replace(world, outputs=world.outputs.parent / ".cache" / ".." / ".cache" / "runs")
+    folder = hidden()
+    assert told(runs=str(hidden.outputs)).count("\n") == 2 and folder.is_dir()
