@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +43,8 @@ class Job:
 def run(job: Job) -> int:
     """Run it and say how it went: the exit code. An error is one line, with its trace only if `debug`."""
     try:
-        return _run(job)
+        with _terminable():
+            return _run(job)
     except KeyboardInterrupt:
         print("interrupted; run the same command again to resume", file=sys.stderr)
         return 130
@@ -56,6 +60,23 @@ def run(job: Job) -> int:
         message, code = explained(error)
         print(f"error: {message}", file=sys.stderr)
         return code
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM raises `Terminated` inside, so that the run can be recorded as interrupted; afterwards it does what it did."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(*_: Any) -> None:
+        raise Terminated("SIGTERM")
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def explained(error: BaseException) -> tuple[str, int]:
