@@ -11,19 +11,32 @@ from pathlib import Path
 
 import pytest
 
-LONG = ["train", "-m", "attack=badnets", "trainer.max_epochs=2000", "seed=0,1", "logger=none"]
+SCHEDULE = """
+from pathlib import Path
+steps = 0
+def schedule(done):
+    global steps
+    steps += 1
+    if steps == 50:  # the first few calls only check the schedule
+        Path("training").touch()
+    return 1.0
+"""
+LONG = ["train", "-m", "trainer.max_epochs=100000", "trainer.schedule._target_=mine.schedule", "seed=0,1", "logger=none"]
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interruption_ends_the_sweep(sent: signal.Signals, code: int, tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "testbed.cli", *LONG, f"paths.outputs={tmp_path}"]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("train/.badnets*/manifest.json")) and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.2)  # the manifest is written just before training
-    time.sleep(5)  # Lightning is imported, and trains
-    process.send_signal(sent)
-    _, said = process.communicate(timeout=60)
+    (tmp_path / "mine.py").write_text(SCHEDULE)
+    words = [sys.executable, "-m", "testbed.cli", *LONG]
+    process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        while not (tmp_path / "training").exists():
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.1)
+        process.send_signal(sent)
+        _, said = process.communicate(timeout=120)
+    finally:
+        process.kill()
     assert process.returncode == code and "run the same command again to resume" in said and "[2]" not in said
-    (result,) = tmp_path.glob("train/badnets*/result.json")
+    (result,) = tmp_path.glob("outputs/train/badnets*/result.json")
     assert json.loads(result.read_text())["status"] == "interrupted"
