@@ -21,14 +21,22 @@ def schedule(done):
         Path("training").touch()
     return 1.0
 """
+# A job in the background inherits that Ctrl-C is ignored, and this test may be one.
+PROGRAM = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from testbed.cli import main
+sys.exit(main())
+"""
 LONG = ["train", "-m", "trainer.max_epochs=100000", "trainer.schedule._target_=mine.schedule", "seed=0,1", "logger=none"]
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interruption_ends_the_sweep(sent: signal.Signals, code: int, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(SCHEDULE)
-    words = [sys.executable, "-m", "testbed.cli", *LONG]
-    process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, *LONG], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     try:
         while not (tmp_path / "training").exists():
             assert process.poll() is None, process.communicate()
