@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from testbed import __version__
-from testbed.error import Terminated
-from testbed.words import Refused, nearest
+from testbed.words import Refused, Terminated, nearest
 
 if TYPE_CHECKING:
     from testbed.launcher.search import SearchPath

@@ -15,10 +15,6 @@ class Diverged(Exception):
     """The loss or a weight became NaN or infinite: a failed run, never a score."""
 
 
-class Terminated(BaseException):
-    """A scheduler or a person asked this process to end (SIGTERM): the run is interrupted, not failed."""
-
-
 class Invalid(ValueError):
     """A parameter that cannot work: which, its value, the limit, and what to do.
 

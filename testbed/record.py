@@ -27,8 +27,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from testbed.api import Diverged, Invalid, Unsupported
-from testbed.error import Terminated
 from testbed.identity import current_source
+from testbed.words import Terminated
 
 SCHEMA = 1
 NAME = re.compile(r"[A-Za-z0-9._-]{1,80}")

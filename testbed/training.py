@@ -14,9 +14,9 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from testbed.api import Batch, Diverged, Examples, Victim
-from testbed.error import Terminated
 from testbed.features import accuracy, progress
 from testbed.identity import derive
+from testbed.words import Terminated
 
 if TYPE_CHECKING:
     from testbed.fit import BatchPlan, Curve, Loss, Optimiser, Settings

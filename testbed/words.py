@@ -18,3 +18,7 @@ class Refused(Exception):
     def __init__(self, message: str, code: int = 2) -> None:
         super().__init__(" ".join(message.splitlines()))
         self.code = code
+
+
+class Terminated(BaseException):
+    """A scheduler or a person asked this process to end (SIGTERM): the run is interrupted, not failed."""

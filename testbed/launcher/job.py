@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from testbed.error import Terminated
-from testbed.words import Refused
+from testbed.words import Refused, Terminated
 
 PIPELINES = {
     "train": "testbed.pipeline.train:train",

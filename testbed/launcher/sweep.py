@@ -17,11 +17,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from testbed.error import Terminated
 from testbed.launcher.compose import chosen, one_line, plain
 from testbed.launcher.job import Job, run
 from testbed.launcher.search import SearchPath
-from testbed.words import Refused
+from testbed.words import Refused, Terminated
 
 
 def sweep(job: Job, overrides: Sequence[str], search: SearchPath) -> int:
