@@ -1,0 +1,30 @@
+"""Optional libraries, imported in one place: transformers is an extra, and would take our folder `datasets` for its own."""
+
+from __future__ import annotations
+
+import sys
+from functools import cache
+from importlib.util import find_spec
+from types import ModuleType
+
+from testbed.api import Invalid
+
+
+@cache
+def transformers() -> ModuleType:
+    """The library, quiet and deaf to the network's progress bars.
+
+    Raises:
+        Invalid: the extra `lm` is not installed.
+    """
+    spec = find_spec("datasets")
+    if spec is not None and spec.origin is None:
+        sys.modules["datasets"] = None  # type: ignore[assignment]
+    try:
+        import transformers as library
+    except ModuleNotFoundError as error:
+        limit = f"language models need the extra `lm` ({error.name} is not installed)"
+        raise Invalid("", None, limit, "pip install 'testbed[lm]'", component="model") from error
+    library.logging.set_verbosity_error()
+    library.logging.disable_progress_bar()
+    return library
