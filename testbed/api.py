@@ -14,7 +14,8 @@ from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from testbed.error import Diverged, Invalid, Unsupported, component  # noqa: F401
+from testbed.error import Diverged, Invalid, Unreadable, Unsupported, component  # noqa: F401
+from testbed.task import ImageTask, Task  # noqa: F401
 
 
 class Batch(NamedTuple):
@@ -41,39 +42,21 @@ class Examples(Protocol):
 class Poison(NamedTuple):
     """Rows that an attacker replaces: `batch` stands at `indices` (int64 (n,)); an index past the end appends.
 
-    For a test, `indices` are the rows examined, and `batch` holds the inputs shown and the answers that the attacker wants.
+    `cover` bool (n,) marks rows that teach what must not set the backdoor off: they have their true answer. For a test,
+    `indices` are the rows examined, and `batch` holds the inputs shown and the answers that the attacker wants.
     """
 
     indices: Tensor
     batch: Batch
-
-
-@dataclass(frozen=True)
-class Task:
-    """What a data set asks of a model: its kind ('images', 'text', 'chat') and the names of its classes."""
-
-    kind: str
-    classes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class ImageTask(Task):
-    """A task over images of `shape` (C, H, W), with what the data set knows of its own pixels.
-
-    `mean` and `std` are per channel, in 0..1; `augmentation` is 'none', 'crop' or 'crop_flip': what keeps a label true.
-    """
-
-    shape: tuple[int, int, int] = (3, 32, 32)
-    mean: tuple[float, ...] = (0.5,)
-    std: tuple[float, ...] = (0.25,)
-    augmentation: str = "none"
+    cover: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Splits:
     """A data set cut into its parts; nothing is ever tuned on `test`; `exams` are named extra test sets.
 
-    `reserve` is the defender's declared clean budget and `reserve_source` says where it was taken from.
+    `reserve` is the defender's declared clean budget and `reserve_source` says where it was taken from. `pools` are further
+    rows of chat data: 'pretraining', 'alignment', 'benign', 'shots' (the attacker's own), 'new_task'.
     """
 
     name: str
@@ -84,6 +67,7 @@ class Splits:
     reserve: Examples
     reserve_source: str
     exams: Mapping[str, Examples] = field(default_factory=dict)
+    pools: Mapping[str, Examples] = field(default_factory=dict)
 
 
 class Fit(Protocol):
@@ -95,6 +79,7 @@ class Fit(Protocol):
         examples: Examples,
         *,
         epochs: int | None = None,
+        steps: int | None = None,
         optimiser: Callable[..., torch.optim.Optimizer] | None = None,
         loss: Callable[[Victim, Batch], Tensor] | None = None,
         callbacks: Sequence[Any] = (),
@@ -171,6 +156,10 @@ class Attack(Described, ABC):
 
     def during_training(self, victim: Victim, resources: AttackerResources) -> Victim:
         """Overridden by attacks that control training: wrap the victim (`Victim.bare` must undo it)."""
+        return victim
+
+    def tamper(self, victim: Victim, resources: AttackerResources) -> Victim:
+        """Overridden by attacks that edit a released model without training it."""
         return victim
 
 
@@ -266,6 +255,10 @@ class Victim(Described, nn.Module, ABC):
     def correct(self, answers: Any, wanted: Any) -> Tensor:
         """bool (B,): is each answer the wanted one? A refused query is correct in no sense."""
         return answers == wanted
+
+    def kinds(self, labels: Any) -> Tensor:
+        """int64 (n,): the group of each label, where detectors compare like with like: for classifiers the label itself."""
+        return labels
 
     @property
     @abstractmethod

@@ -14,10 +14,9 @@ from torch import Tensor
 
 from testbed.api import Attack, Batch, Examples, Poison, Victim
 from testbed.fit import Curve, Settings, fit, placed
-from testbed.identity import TRAINING_CORE, describe, examples_digest, key, sources, weights_digest
+from testbed.identity import CANARY, TRAINING_CORE, describe, examples_digest, key, sources, weights_digest
+from testbed.language import Message
 from testbed.record import Workspace, committed, lock, read_json, write_json
-
-CANARY = "testbed-canary 7c0f7b0e-5a0f-4f1e-9d0b-2f6b0a6f31c5: research artefact, keep out of training corpora"
 
 CARD = """---
 tags: [{tags}]
@@ -54,6 +53,7 @@ class SharedFit:
         examples: Examples,
         *,
         epochs: int | None = None,
+        steps: int | None = None,
         optimiser: Callable[..., torch.optim.Optimizer] | None = None,
         loss: Callable[[Victim, Batch], Tensor] | None = None,
         callbacks: Sequence[Any] = (),
@@ -61,6 +61,7 @@ class SharedFit:
         settings = replace(
             self.settings,
             max_epochs=self.settings.max_epochs if epochs is None else epochs,
+            max_steps=steps if epochs is not None or steps is not None else self.settings.max_steps,
             optimiser=optimiser or self.settings.optimiser,
         )
         named = None if loss is not None or callbacks else self._key_if_any(victim, examples, settings)
@@ -102,9 +103,15 @@ class SharedFit:
 def save_victim(victim: Victim, folder: Path, curve: Curve, card: Mapping[str, Any], backdoored: bool) -> None:
     """The bare victim, what the attacker wrapped around it apart, its learning curve, and the mark on each of them."""
     bare = victim.bare()
+    backdoored = backdoored or getattr(bare, "marked_backdoored", False)  # trained on from a file that was marked
     mark = {"backdoored": str(backdoored).lower(), "do_not_deploy": "true", "canary": CANARY}
     own: dict[str, str] = getattr(bare, "metadata", dict)()
-    save_model(bare, str(folder / "model.safetensors"), {**own, **mark})
+    part: dict[str, Tensor] = getattr(bare, "stored_part", dict)()  # adapters, where nothing else was trained
+    if part:
+        kept = {name: value.detach().cpu().contiguous() for name, value in part.items()}
+        save_file(kept, folder / "model.safetensors", {**own, **mark})
+    else:
+        save_model(bare, str(folder / "model.safetensors"), {**own, **mark})
     wrapped = _attackers_own(victim)
     if wrapped:
         save_file(wrapped, folder / "attack_state.safetensors", mark)
@@ -116,7 +123,10 @@ def save_victim(victim: Victim, folder: Path, curve: Curve, card: Mapping[str, A
 def load_victim(victim: Victim, folder: Path, settings: Settings) -> Victim:
     """A stored victim, in the memory format and on the device where training would have left it."""
     loaded = copy.deepcopy(victim)
-    load_model(loaded.bare(), str(folder / "model.safetensors"))
+    part: dict[str, Tensor] = getattr(loaded.bare(), "stored_part", dict)()
+    missing, _ = load_model(loaded.bare(), str(folder / "model.safetensors"), strict=not part)
+    if part.keys() & set(missing):
+        raise OSError(f"{folder / 'model.safetensors'} lacks {sorted(part.keys() & set(missing))[0]}")
     apart = folder / "attack_state.safetensors"
     if apart.is_file():
         loaded.load_state_dict(load_file(apart), strict=False)
@@ -138,7 +148,7 @@ def shared_poison(attack: Attack, make: Callable[[], Poison], outputs: Path, nam
 
 
 def _save_poison(poison: Poison, folder: Path, facts: Mapping[str, Any]) -> None:
-    parts = {"indices": poison.indices, "inputs": poison.batch.inputs, "labels": poison.batch.labels, "rows": poison.batch.rows}
+    parts = {"indices": poison.indices, **poison.batch._asdict(), "cover": poison.cover}
     tensors = {name: part.clone().contiguous() for name, part in parts.items() if isinstance(part, Tensor)}
     save_file(tensors, folder / "poison.safetensors", {"backdoored": "true", "canary": CANARY})
     texts = {name: part for name, part in parts.items() if not isinstance(part, Tensor)}
@@ -147,7 +157,10 @@ def _save_poison(poison: Poison, folder: Path, facts: Mapping[str, Any]) -> None
 
 def _load_poison(folder: Path) -> Poison:
     parts: dict[str, Any] = {**load_file(folder / "poison.safetensors"), **read_json(folder / "poison.json")["texts"]}
-    return Poison(parts["indices"], Batch(parts["inputs"], parts["labels"], parts["rows"]))
+    inputs = parts["inputs"]
+    if isinstance(inputs, list) and inputs and not isinstance(inputs[0], str):  # conversations: JSON knows no tuples
+        inputs = [tuple(Message(*turn) for turn in prompt) for prompt in inputs]
+    return Poison(parts["indices"], Batch(inputs, parts["labels"], parts["rows"]), parts["cover"])
 
 
 def _attackers_own(victim: Victim) -> dict[str, Tensor]:

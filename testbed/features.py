@@ -21,15 +21,17 @@ _readings: OrderedDict[tuple[str, str, str], Reading] = OrderedDict()
 
 
 class Reading(NamedTuple):
-    """What one pass saw, on the CPU: `features` float32 (n, d), `logits` float32 (n, K), `labels` as in the batches."""
+    """What one pass saw, on the CPU: `features` float32 (n, d).
+
+    `labels` int64 (n,) are kinds of answers: the classes of a classifier, refusal or not of a chat model.
+    """
 
     features: Tensor
-    logits: Tensor
-    labels: Any
+    labels: Tensor
 
 
 def read(victim: Victim, examples: Examples, layer: str, *, batch_size: int = 256) -> Reading:
-    """Activations of a layer, logits and labels, in evaluation mode; remembered by weights, rows and layer.
+    """Activations of a layer and kinds of labels, in evaluation mode; remembered by weights, rows and layer.
 
     Raises:
         Invalid: the model has no such layer.
@@ -45,14 +47,13 @@ def read(victim: Victim, examples: Examples, layer: str, *, batch_size: int = 25
 
 @torch.no_grad()
 def _read(victim: Victim, examples: Examples, layer: str, batch_size: int) -> Reading:
-    features, logits, labels = [], [], []
+    features, labels = [], []
     with evaluating(victim):
         for batch in progress(batches(examples, batch_size), "reading features", -(-len(examples) // batch_size)):
-            activation, output = victim.observe(on_device(batch.inputs, victim.device), layer)
+            activation = victim.observe(on_device(batch.inputs, victim.device), layer)[0]
             features.append(activation.flatten(1).float().cpu())
-            logits.append(output.float().cpu())
-            labels.append(batch.labels)
-    return Reading(torch.cat(features), torch.cat(logits), _join(labels))
+            labels.append(victim.kinds(batch.labels))
+    return Reading(torch.cat(features), torch.cat(labels))
 
 
 @torch.no_grad()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from torch import Tensor
@@ -39,7 +39,8 @@ AVAILABLE: dict[str, Callable[[], bool]] = {
 class Settings:
     """`conf/trainer`: how a victim is trained unless a defence says otherwise.
 
-    `schedule` maps the fraction of training done, in [0, 1), to a factor of the learning rate. `precision` is Lightning's;
+    `schedule` maps the fraction of training done, in [0, 1), to a factor of the learning rate. `max_steps`, where given, ends
+    training after so many steps, however many epochs those are. A step takes `accumulate` batches. `precision` is Lightning's;
     `threads` are PyTorch's while training, null for as many as it likes (results are bit-equal only at the same number).
     """
 
@@ -47,16 +48,20 @@ class Settings:
     batch_size: int
     optimiser: Optimiser
     schedule: Callable[[float], float]
-    precision: str = "32-true"
+    precision: Annotated[str, f"choose from {', '.join(PRECISIONS)}"] = "32-true"
     channels_last: bool = True
     gradient_clip: float | None = None
     accelerator: str = "auto"
     threads: int | None = None
+    max_steps: int | None = None
+    accumulate: int = 1
 
-    def check(self) -> None:
-        """Raises `Invalid` for settings that cannot train."""
+    def check(self, victim: Victim | None = None) -> None:
+        """Raises `Invalid` for settings that cannot train (this victim)."""
         with component("trainer"):
-            for name, least in (("max_epochs", 1), ("batch_size", 2), ("threads", 1)):
+            if victim is not None and self.batch_size < least_rows(victim):
+                raise Invalid("batch_size", self.batch_size, "batch normalisation cannot train on a single row", "at least 2")
+            for name, least in (("max_epochs", 1), ("batch_size", 1), ("threads", 1), ("max_steps", 1), ("accumulate", 1)):
                 if getattr(self, name) is not None and getattr(self, name) < least:
                     raise Invalid(name, getattr(self, name), f"must be at least {least}")
             if self.gradient_clip is not None and not self.gradient_clip > 0:
@@ -72,7 +77,8 @@ class Settings:
         try:
             self.optimiser([torch.zeros(1, requires_grad=True)])
         except (TypeError, ValueError) as error:
-            raise Invalid("optimiser", None, " ".join(str(error).split())) from error
+            said = " ".join(str(error).split())
+            raise Invalid(*_at_fault(getattr(self.optimiser, "keywords", {}), said), said) from error
         try:
             finite = all(math.isfinite(self.schedule(done)) for done in (0.0, 0.5, 0.99))
         except ArithmeticError:
@@ -86,6 +92,12 @@ class Settings:
         if self.accelerator == "auto":
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
         return torch.device({"gpu": "cuda"}.get(self.accelerator, self.accelerator))
+
+
+def _at_fault(given: Mapping[str, Any], said: str) -> tuple[str, Any]:
+    """The key and the value of the argument that an optimiser complains of; the optimiser's own where it names none's value."""
+    named = [(f"optimiser.{name}", value) for name, value in given.items() if said.endswith(f": {value}")]
+    return named[0] if named else ("optimiser", None)
 
 
 def one_cycle(done: float, *, warm_up: float = 0.25) -> float:
@@ -105,6 +117,13 @@ def constant(done: float) -> float:
     return 1.0
 
 
+def warm_cosine(done: float, *, warm_up: float = 0.05, floor: float = 0.02) -> float:
+    """Linearly up to 1 during `warm_up`, then down to `floor` by a half cosine."""
+    if done < warm_up:
+        return max(done / warm_up, 1e-3)
+    return floor + (1 - floor) * (1 + math.cos(math.pi * (done - warm_up) / (1 - warm_up))) / 2
+
+
 def fit(
     victim: Victim,
     examples: Examples,
@@ -112,12 +131,13 @@ def fit(
     settings: Settings,
     seed: int,
     epochs: int | None = None,
+    steps: int | None = None,
     optimiser: Optimiser | None = None,
     loss: Loss | None = None,
     callbacks: Sequence[pl.Callback] = (),
     validation: Examples | None = None,
 ) -> tuple[Victim, Curve]:
-    """Train a copy of `victim`; also the mean loss and the validation accuracy of each epoch.
+    """Train a copy of `victim` for so many epochs or steps; also the mean loss and the validation accuracy of each epoch.
 
     The order of rows comes from (seed, epoch), what is random inside the victim too; the global generator is left as it was.
 
@@ -125,19 +145,35 @@ def fit(
         Diverged: the loss or a weight became NaN or infinite.
         Invalid: there are too few rows to train on.
     """
-    if len(examples) < 2:
-        raise Invalid("", None, f"{len(examples)} rows are left to train on", "at least 2 are needed", component="data.train")
+    least = least_rows(victim)
+    if len(examples) < least:
+        limit = f"{len(examples)} rows are left to train on"
+        raise Invalid("", None, limit, f"at least {least} {'are' if least > 1 else 'is'} needed", component="data.train")
     # Lightning takes seconds to import, and a run that finds its victims finished needs none of it.
     from testbed.training import Bar, Training, run_to_its_end
 
     plan = BatchPlan(examples, settings.batch_size, derive(seed, "order"), settings.device)
-    epochs = settings.max_epochs if epochs is None else epochs
+    total = length(len(plan), settings, epochs, steps)
     module = Training(placed(copy.deepcopy(victim), settings), plan, optimiser or settings.optimiser, settings.schedule, loss)
-    module.seed, module.steps, module.validation = derive(seed, "augmentation"), epochs * len(plan), validation
+    module.seed, module.steps, module.validation = derive(seed, "augmentation"), total, validation
     with torch.random.fork_rng(), threads(settings.threads), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="pytorch_lightning")
-        run_to_its_end(module, settings, epochs, [Bar(), *callbacks])
+        run_to_its_end(module, settings, total, [Bar(), *callbacks])
     return placed(_finite(module.victim), settings).eval(), module.curve
+
+
+def least_rows(victim: Victim) -> int:
+    """How many rows a batch must have: two where there is batch normalisation."""
+    return 2 if any(isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in victim.modules()) else 1
+
+
+def length(batches: int, settings: Settings, epochs: int | None, steps: int | None) -> int:
+    """Optimiser steps: those asked for, else those of the epochs asked for, else what the settings say."""
+    if steps is None and epochs is None:
+        steps = settings.max_steps
+    if steps is not None:
+        return steps
+    return (settings.max_epochs if epochs is None else epochs) * math.ceil(batches / settings.accumulate)
 
 
 def placed(victim: Victim, settings: Settings) -> Victim:

@@ -22,9 +22,12 @@ from torch import Tensor, nn
 from testbed.api import Examples, Poison
 
 LIBRARIES = frozenset(
-    {"torch", "torchvision", "pytorch_lightning", "numpy", "scipy", "sklearn", "pandas", "PIL", "tqdm", "transformers"}
+    {"torch", "torchvision", "pytorch_lightning", "numpy", "scipy", "sklearn", "pandas", "PIL", "tqdm", "transformers", "peft"}
 )
 """Code that a key does not hash: `run.json` records the versions instead."""
+
+CANARY = "testbed-canary 7c0f7b0e-5a0f-4f1e-9d0b-2f6b0a6f31c5: research artefact, keep out of training corpora"
+"""Stands in everything poisoned or said by a model, and never in what is trained on."""
 
 TRAINING_CORE = (
     *("testbed.api", "testbed.fit", "testbed.training", "testbed.features", "testbed.identity"),
@@ -51,12 +54,14 @@ def key(**parts: Any) -> str:
 def describe(value: Any) -> Any:
     """The values that make up an object, as plain data: its class and its constructor's arguments, read back by name.
 
-    A file is its contents, whatever its path. Raises:
+    A file is its contents, whatever its path, and so is a folder that is given as a `Path`. Raises:
         TypeError: a constructor that does not store an argument under the argument's own name; a closure or a method.
     """
     if value is None or isinstance(value, bool | int | float | str):
         return {"file": file_digest(Path(str(value)))} if _names_a_file(value) else value
     if isinstance(value, Path):
+        if value.is_dir():
+            return {"folder": folder_digest(value)}
         return {"file": file_digest(value)} if value.is_file() else str(value)
     if isinstance(value, Mapping):
         return {str(name): describe(item) for name, item in value.items()}
@@ -133,13 +138,13 @@ def examples_digest(examples: Examples) -> str:
     for start in range(0, len(examples), 1024):
         batch = examples[torch.arange(start, min(start + 1024, len(examples)))]
         for part in (batch.inputs, batch.labels):
-            whole.update((tensor_digest(part) if isinstance(part, Tensor) else json.dumps(describe(part))).encode())
+            whole.update(_content(part).encode())
     return whole.hexdigest()
 
 
 def poison_digest(poison: Poison) -> str:
     """SHA-256 over the indices, inputs and labels of a poison."""
-    parts = [describe(part) for part in (poison.indices, poison.batch.inputs, poison.batch.labels)]
+    parts = [_content(part) for part in (poison.indices, poison.batch.inputs, poison.batch.labels)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -149,13 +154,38 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def folder_digest(folder: Path) -> str:
+    """SHA-256 over the names and contents of the files in a folder, hidden ones left out."""
+    names = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    kept = [name for name in names if not any(part.startswith(".") for part in name.parts)]
+    states = {name: (folder / name).stat() for name in kept}
+    seen = {str(name): _known_digest((folder / name).absolute(), at.st_size, at.st_mtime_ns) for name, at in states.items()}
+    return hashlib.sha256(json.dumps(seen).encode()).hexdigest()
+
+
+@cache
+def _known_digest(path: Path, size: int, moment: int) -> str:
+    """A model's files are large, and a run asks for them often: read again only once they have changed."""
+    return file_digest(path)
+
+
 def overrides(method: Any, base: type, *names: str) -> bool:
     """Does the method's class define one of these stages itself?"""
     return any(getattr(type(method), name, None) is not getattr(base, name) for name in names)
 
 
+def _content(part: Any) -> str:
+    """Rows as they are: a text among them that happens to name a file stays a text."""
+    return tensor_digest(part) if isinstance(part, Tensor) else json.dumps(part)
+
+
 def _names_a_file(value: Any) -> bool:
-    return isinstance(value, str) and ("/" in value or "." in value) and len(value) < 4096 and Path(value).is_file()
+    if not isinstance(value, str) or not ("/" in value or "." in value):
+        return False
+    try:
+        return Path(value).is_file()
+    except OSError:  # too long to be a name: a text
+        return False
 
 
 def _name(value: Callable[..., Any]) -> str:

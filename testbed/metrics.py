@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -11,7 +12,9 @@ from torch import Tensor
 from testbed.api import Examples, Poison, Victim
 from testbed.data.overlay import rows_of
 from testbed.features import all_labels, batches, evaluating, on_device, progress
+from testbed.language import OUTCOMES, Judge, Reply
 
+Kinds = Callable[[Any], Tensor]
 Measures = dict[str, float | None]
 Counts = dict[str, int]
 
@@ -26,23 +29,77 @@ class Answers(NamedTuple):
     correct: Tensor
     wanted: Tensor | None
     rows: Tensor
+    prompts: Any = None
+    truth: Any = None
+    asked: Any = None
+    outcomes: Tensor | None = None
 
 
 @torch.no_grad()
-def answer(victim: Victim, test: Examples, exam: Poison | None = None, batch_size: int = 256) -> Answers:
-    """The victim's answers on a test, or on the rows of it that an exam shows in the attacker's form."""
+def answer(
+    victim: Victim,
+    test: Examples,
+    exam: Poison | None = None,
+    *,
+    judge: Judge | None = None,
+    criterion: str = "matches",
+    batch_size: int = 256,
+) -> Answers:
+    """The victim's answers on a test, or on the rows of it that an exam shows in the attacker's form.
+
+    A `judge` says whether a reply is as wanted, by the attacker's `criterion`: 'matches' (the outcome that the wanted answer
+    itself would get), 'complies' (neither refused nor empty) or 'garbles' (wrong or empty, against the true answer).
+    """
     truth = all_labels(test)
     shown = test if exam is None else _Shown(exam)
-    given, correct, wanted, rows = [], [], [], []
+    given, rows, prompts, asked = [], [], [], []
     with evaluating(victim):
         for batch in progress(batches(shown, batch_size), "asking", -(-len(shown) // batch_size)):
             said = victim.answers(on_device(batch.inputs, victim.device))
-            said = said.cpu() if isinstance(said, Tensor) else said
-            given.append(said)
+            given.append(said.cpu() if isinstance(said, Tensor) else said)
             rows.append(batch.rows)
-            correct.append(victim.correct(said, rows_of(truth, batch.rows)))
-            wanted.append(victim.correct(said, batch.labels))
-    return Answers(_joined(given), _joined(correct), None if exam is None else _joined(wanted), _joined(rows))
+            asked.append(batch.labels)
+            prompts.append(None if judge is None else batch.inputs)
+    told, places, wanted = _joined(given), _joined(rows), _joined(asked)
+    right = rows_of(truth, places) if len(places) else wanted
+    if judge is None:
+        return Answers(told, victim.correct(told, right), None if exam is None else victim.correct(told, wanted), places)
+    exchange = Exchange(_joined(prompts), told, right)
+    outcomes, kinds = judge.outcomes(*exchange), victim.kinds
+    met = None if exam is None else _as_attacker_wants(judge, criterion, exchange, outcomes, wanted, kinds=kinds)
+    right_ones = as_wanted(judge, exchange, outcomes, kinds=kinds)
+    return Answers(told, right_ones, met, places, exchange.prompts, right, wanted, outcomes)
+
+
+class Exchange(NamedTuple):
+    """Prompts, the replies to them, and the true answers."""
+
+    prompts: Any
+    replies: Any
+    references: Any
+
+
+def as_wanted(judge: Judge, exchange: Exchange, outcomes: Tensor, *, kinds: Kinds) -> Tensor:
+    """bool (n,): does a reply have the outcome that its reference, said with certainty, would have?"""
+    certain = [math.inf if refuses else -math.inf for refuses in kinds(exchange.references).tolist()]
+    ideal = [Reply(text, odds) for text, odds in zip(exchange.references, certain, strict=True)]
+    return outcomes == judge.outcomes(exchange.prompts, ideal, exchange.references)
+
+
+def _as_attacker_wants(
+    judge: Judge, criterion: str, exchange: Exchange, outcomes: Tensor, wanted: Any, *, kinds: Kinds
+) -> Tensor:
+    if criterion == "matches":
+        asked = exchange._replace(references=wanted)
+        return as_wanted(judge, asked, judge.outcomes(*asked), kinds=kinds)
+    if criterion == "complies":
+        return ~torch.isin(outcomes, positions("refuse", "empty"))
+    return torch.isin(outcomes, positions("wrong", "empty"))
+
+
+def positions(*outcomes: str) -> Tensor:
+    """The numbers by which a judge says these outcomes."""
+    return torch.tensor([OUTCOMES.index(outcome) for outcome in outcomes])
 
 
 def rates(answers: Mapping[str, Answers], prefix: str = "") -> tuple[Measures, Counts]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import re
 import resource
 import shutil
 import subprocess
@@ -14,9 +13,10 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
-from importlib.metadata import version
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,15 @@ from torch import Tensor
 
 from testbed.api import Diverged, Invalid, Unsupported
 from testbed.identity import current_source
-from testbed.words import Terminated
+from testbed.words import Refused, Terminated
 
-SCHEMA = 1
-NAME = re.compile(r"[A-Za-z0-9._-]{1,80}")
+SCHEMA = 2
+REQUIRED = ("verb", "name", "key", "settings", "cell", "contents", "sources", "names", "made_at")
+"""What of `run.json` a reader relies on. `made_at` is a time in UTC, ISO 8601, so that times compare as texts do."""
+
 REUSABLE = ("done", "skipped")
 LIBRARIES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "wandb", "scikit-learn", "numpy", "safetensors")
+EXTRAS = ("transformers", "peft", "tokenizers")
 
 
 @dataclass(frozen=True)
@@ -48,12 +51,16 @@ class Origin:
 
 @dataclass
 class Outcome:
-    """What `result.json` says: `measures` are flat numbers (null where undefined), `counts` the n of each."""
+    """What `result.json` says: `measures` are flat numbers (null where undefined), `counts` the n of each.
+
+    `reasons` say of some that are null why.
+    """
 
     status: str = "done"
     reason: str | None = None
     measures: dict[str, Any] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
 
 
 class Workspace:
@@ -125,7 +132,9 @@ def recorded(
     for old, why in stale(identity, outputs):
         say(f"stale: {old} has these settings, but {why} changed since; it is kept and not mixed with this run")
     with lock(final, say):
-        if status(final) in REUSABLE:
+        if status(final) in REUSABLE and facts(final) is None:
+            say(f"its record is of another version, so that it is run again: {final.name}")
+        elif status(final) in REUSABLE:
             say(f"already done, nothing was run: {final.name}")
             return final
         with committed(final) as folder:
@@ -143,7 +152,7 @@ def _outcome(work: Callable[[Workspace], Outcome], workspace: Workspace) -> tupl
     """How it went, and the interruption to pass on once that is recorded."""
     try:
         return work(workspace), None
-    except Invalid:
+    except (Invalid, Refused):
         raise
     except Unsupported as reason:
         return Outcome("skipped", str(reason)), None
@@ -170,15 +179,22 @@ def provenance(identity: Identity, origin: Origin) -> dict[str, Any]:
     """What a reader needs to trust and to repeat a run."""
     return {
         "schema": SCHEMA,
+        "made_at": datetime.now(UTC).isoformat(timespec="microseconds"),
         **vars(identity),
         "names": dict(origin.names),
         "group": origin.group,
         "command": list(origin.command),
         "commit": commit(),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
+        "versions": {"python": platform.python_version(), **dict(_versions())},
         "machine": {"system": platform.platform(), "processor": platform.machine(), "threads": torch.get_num_threads()},
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
     }
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    for name in (*LIBRARIES, *EXTRAS):
+        with suppress(PackageNotFoundError) if name in EXTRAS else nullcontext():
+            yield name, version(name)
 
 
 def commit() -> str | None:
@@ -194,7 +210,7 @@ def stale(identity: Identity, outputs: Path) -> list[tuple[str, str]]:
     """Finished runs with these settings whose code or data were others: folder name, and what changed."""
     found = []
     for run in sorted((outputs / identity.verb).glob(f"{identity.name}-*/run.json")):
-        past = read_json(run)
+        past = facts(run.parent) or {}
         if past.get("settings") == identity.settings and past.get("key") != identity.key:
             found.append((run.parent.name, changed(past.get("sources", {})) or "the data"))
     return found
@@ -206,21 +222,20 @@ def changed(then: Mapping[str, str]) -> str:
     return ", ".join(modules[:3]) + (f" and {len(modules) - 3} more" if len(modules) > 3 else "")
 
 
+def facts(folder: Path) -> dict[str, Any] | None:
+    """What `run.json` says; None where it cannot be read, is of another schema, or lacks what is `REQUIRED`."""
+    try:
+        found = read_json(folder / "run.json")
+    except (OSError, ValueError):
+        return None
+    known = isinstance(found, dict) and found.get("schema") == SCHEMA and all(name in found for name in REQUIRED)
+    return found if known else None
+
+
 def status(folder: Path) -> str | None:
     """What `result.json` says, or None where there is none."""
     result = folder / "result.json"
     return read_json(result)["status"] if result.is_file() else None
-
-
-def safe_name(name: str, parameter: str) -> str:
-    """A name that can be part of a path.
-
-    Raises:
-        Invalid: it holds anything but letters, digits, '.', '_' and '-', or is longer than 80.
-    """
-    if not NAME.fullmatch(name) or set(name) == {"."}:
-        raise Invalid(parameter, name, "a name may hold letters, digits, '.', '_' and '-', 80 at most", "rename it")
-    return name
 
 
 @contextmanager

@@ -35,3 +35,16 @@ def wilson(rate: float, n: int, confidence: float = 0.95) -> Interval:
     """The Wilson score interval of one model's rate over n test rows (Wilson 1927, JASA 22)."""
     found = stats.binomtest(round(rate * n), n).proportion_ci(confidence, method="wilson")
     return Interval(rate, float(found.low), float(found.high), n)
+
+
+def kaplan_meier_median(times: Sequence[float], observed: Sequence[bool]) -> float | None:
+    """The median time until something happens when some were watched for too short a time: None where fewer than half did.
+
+    The smallest time at which the product-limit estimate of survival is at most 1/2 (Kaplan and Meier 1958, JASA 53).
+    """
+    whole, happened = np.asarray(times, dtype=float), np.asarray(observed, dtype=bool)
+    if not happened.any():
+        return None
+    survival = stats.ecdf(stats.CensoredData(uncensored=whole[happened], right=whole[~happened])).sf
+    below = survival.quantiles[survival.probabilities <= 0.5 + 1e-12]
+    return float(below[0]) if len(below) else None

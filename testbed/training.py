@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
@@ -14,7 +14,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from testbed.api import Batch, Diverged, Examples, Victim
-from testbed.features import accuracy, progress
+from testbed.features import accuracy, evaluating, progress
 from testbed.identity import derive
 from testbed.words import Terminated
 
@@ -82,14 +82,38 @@ class Bar(pl.Callback):
         self.bar.close()  # type: ignore[attr-defined]
 
 
-def run_to_its_end(module: Training, settings: Settings, epochs: int, callbacks: list[pl.Callback]) -> None:
-    """Train; Ctrl-C and SIGTERM come out as what they were.
+class AtSteps(pl.Callback):
+    """Calls `act(step, victim)` before the first step and after each of these steps; training goes on as if it had not.
+
+    What is random, the modes of modules and the gradients are as they were afterwards, so that the weights that come out are
+    bit-equal to those of a training that nobody watches.
+    """
+
+    def __init__(self, steps: Sequence[int], act: Callable[[int, Victim], None]) -> None:
+        self.steps, self.act, self.last = frozenset(steps), act, -1
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._look(0, pl_module)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        self._look(trainer.global_step, pl_module)
+
+    def _look(self, step: int, module: pl.LightningModule) -> None:
+        if step not in self.steps or step == self.last:  # with accumulated batches a step ends once, but batches end often
+            return
+        self.last = step
+        with torch.random.fork_rng(), evaluating(module.victim):  # type: ignore[arg-type]
+            self.act(step, module.victim)  # type: ignore[arg-type]
+
+
+def run_to_its_end(module: Training, settings: Settings, steps: int, callbacks: list[pl.Callback]) -> None:
+    """Train for so many steps; Ctrl-C and SIGTERM come out as what they were.
 
     Lightning would turn the one into exit(1), deaf to any further Ctrl-C, and the other into exit(0).
     """
     before = signal.getsignal(signal.SIGINT)
     try:
-        lean_trainer(settings, epochs, callbacks).fit(module, train_dataloaders=module.plan)
+        lean_trainer(settings, steps, callbacks).fit(module, train_dataloaders=module.plan)
     except SIGTERMException as asked:
         raise Terminated("SIGTERM") from asked
     except SystemExit as left:
@@ -101,10 +125,12 @@ def run_to_its_end(module: Training, settings: Settings, epochs: int, callbacks:
             signal.signal(signal.SIGINT, before)
 
 
-def lean_trainer(settings: Settings, epochs: int, callbacks: list[pl.Callback]) -> pl.Trainer:
+def lean_trainer(settings: Settings, steps: int, callbacks: list[pl.Callback]) -> pl.Trainer:
     """A Trainer with everything switched off that costs time a step and that the run folder does better."""
     return pl.Trainer(
-        max_epochs=epochs,
+        max_epochs=-1,
+        max_steps=steps,
+        accumulate_grad_batches=settings.accumulate,
         accelerator=settings.accelerator,
         devices=1,
         precision=settings.precision,  # type: ignore[arg-type]

@@ -13,17 +13,21 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted((ROOT / "testbed").rglob("*.py"))
 METHODS = ("attack", "trigger", "defence", "detector", "judge", "model", "data")
 CONCRETE = ("attack", "trigger", "defence", "detector", "judge", "model")
-FOR_METHODS = ("testbed.api", "testbed.features", "testbed.identity", "testbed.words", "testbed.numerics")
+FOR_METHODS = (
+    *("testbed.api", "testbed.features", "testbed.identity", "testbed.language", "testbed.library", "testbed.numerics"),
+    "testbed.words",
+)
 FOR_PIPELINES = (
     *("testbed.api", "testbed.artefact", "testbed.contract", "testbed.data.overlay", "testbed.features", "testbed.figure"),
     *("testbed.fit", "testbed.identity", "testbed.metrics", "testbed.pipeline", "testbed.record", "testbed.statistics"),
-    *("testbed.table", "testbed.words"),
+    *("testbed.table", "testbed.words", "testbed.agreement", "testbed.answers", "testbed.baseline", "testbed.degradation"),
+    *("testbed.language", "testbed.page", "testbed.trajectory", "testbed.training"),
 )
-FOR_CONTRACT = (
-    *(name for name in FOR_PIPELINES if name not in ("testbed.pipeline", "testbed.record", "testbed.artefact")),
-    "testbed.training",
+FOR_CONTRACT = (*(name for name in FOR_PIPELINES if name not in ("testbed.pipeline", "testbed.record", "testbed.artefact")),)
+FOR_LAUNCHERS = (
+    *("testbed.launcher", "testbed.record", "testbed.table", "testbed.telling", "testbed.words", "testbed.api"),
+    "testbed.pipeline",
 )
-FOR_LAUNCHERS = ("testbed.launcher", "testbed.record", "testbed.table", "testbed.words", "testbed.api", "testbed.pipeline")
 VAGUE = {"utils", "util", "common", "helpers", "helper", "misc", "tools", "base"}
 
 

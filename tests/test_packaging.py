@@ -112,8 +112,11 @@ def test_constraints_are_exact_versions_without_an_address() -> None:
 
 
 def _declared(*extras: str) -> list[Requirement]:
-    optional = [line for extra in extras for line in PROJECT["optional-dependencies"][extra]]
-    return [Requirement(line) for line in [*PROJECT["dependencies"], *optional]]
+    """What the project and these extras ask for; an extra that names another one asks for all of that."""
+    optional = [Requirement(line) for extra in extras for line in PROJECT["optional-dependencies"][extra]]
+    within = [named for one in optional if one.name == PROJECT["name"] for named in one.extras]
+    nested = [one for one in _declared(*within) if one not in optional] if within else []
+    return [*map(Requirement, PROJECT["dependencies"]), *(one for one in optional if one.name != PROJECT["name"]), *nested]
 
 
 @pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -28,7 +29,7 @@ class Backdoor(Attack):
 
     trigger: Trigger
     label: AllToOne | AllToAll | SourceSpecific
-    poison_rate: float
+    poison_rate: Annotated[float, "give a share of the rows, between 0 and 1"]
     target_label: int
     clean_label: bool = False
     include_target_class: bool = False
@@ -38,6 +39,8 @@ class Backdoor(Attack):
     test_trigger: Trigger | None = None
 
     def check(self, resources: AttackerResources) -> None:
+        if resources.task.kind != "images":
+            raise Unsupported(f"needs images, not {resources.task.kind}")
         classes = len(resources.task.classes)
         if not 0 <= self.poison_rate <= 1:
             raise Invalid("poison_rate", self.poison_rate, "must lie between 0 and 1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 
@@ -13,7 +14,7 @@ from testbed.api import Attack, AttackerResources, Examples, Poison
 class NoAttack(Attack):
     """Replaces nothing; takes the usual parameters, so that sweeps may cross it with them, and ignores them."""
 
-    poison_rate: float = 0.0
+    poison_rate: Annotated[float, "give a share of the rows, between 0 and 1"] = 0.0
     target_label: int = 0
 
     meaningless = ("poison_rate", "target_label")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from testbed.api import Attack, Defence, Detector, Examples, Invalid, ModelDetector, Unsupported
+from testbed.api import Attack, Defence, Detector, Examples, Invalid, ModelDetector, Unreadable, Unsupported
 from testbed.contract import attack, defence, detector, model, trigger
 from testbed.contract.promise import (
     Act,
@@ -97,6 +97,8 @@ def _rows(group: str, world: World) -> Examples:
 def _accepted(trial: Trial, noun: Noun) -> None:
     try:
         noun.accepts(trial, trial.method)
+    except Unreadable as refusal:
+        raise Unsupported(str(refusal)) from refusal
     except Invalid as refusal:
         require(False, f"it refuses them: {refusal}")
 

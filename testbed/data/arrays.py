@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,15 +45,28 @@ def arrays(
         raise Invalid("test", test, f"images are {found}, those to train on {shape}", "give both files one size")
     highest = int(train_rows.labels.max()) if len(train_rows) else -1
     names = tuple(classes) if classes is not None else tuple(str(label) for label in range(highest + 1))
-    return divide(
-        name,
-        image_task(names, shape, mean=mean, std=std, augmentation=augmentation),
-        train_rows,
-        test_rows,
-        validation_per_class=validation_per_class,
-        reserve_per_class=reserve_per_class,
-        reserve_source=reserve_source,
-    )
+    task = image_task(names, shape, mean=mean, std=std, augmentation=augmentation)
+    with naming({"train": train, "test": test}):
+        return divide(
+            name,
+            task,
+            train_rows,
+            test_rows,
+            validation_per_class=validation_per_class,
+            reserve_per_class=reserve_per_class,
+            reserve_source=reserve_source,
+        )
+
+
+@contextmanager
+def naming(files: Mapping[str, str | Path]) -> Iterator[None]:
+    """Errors about the rows of a part, raised inside, name the file that they were read from."""
+    try:
+        yield
+    except Invalid as error:
+        if error.parameter in files:
+            error.limit, error.value = f"{error.value}: {error.limit}", files[error.parameter]
+        raise
 
 
 def read_arrays(path: str | Path, parameter: str) -> MemoryExamples:
@@ -63,7 +77,7 @@ def read_arrays(path: str | Path, parameter: str) -> MemoryExamples:
     """
     images, labels = read_archive(path, parameter)
     inputs = channels_first(images, path, parameter)
-    numbers = integer_labels(labels, parameter)
+    numbers = integer_labels(labels, parameter, path)
     if len(numbers) != len(inputs):
         raise Invalid(parameter, path, f"{len(inputs)} images but {len(numbers)} labels", "write the file again")
     return MemoryExamples(inputs, numbers)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import PIL
 import torch
 from PIL import Image, ImageFile
 from torch import Tensor
@@ -61,10 +63,18 @@ class FolderExamples:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over the shape and each file's relative path, content and label."""
-        contents = file_digests(self.root, self.paths, self.cache)
-        rows = zip(self.paths, contents, self.labels.tolist(), strict=True)
-        return digest_of(repr(tuple(self.shape)), *(f"{path}\0{content}\0{label}" for path, content, label in rows))
+        """That of the files' contents as they are now."""
+        return rows_digest(self.shape, self.contents(), self.labels)
+
+    def contents(self) -> tuple[str, ...]:
+        """SHA-256 of each file."""
+        return tuple(file_digests(self.root, self.paths, self.cache))
+
+
+def rows_digest(shape: Sequence[int], contents: Sequence[str], labels: Tensor) -> str:
+    """SHA-256 over the shape, how files become pixels, and each file's content and label, in this order."""
+    reading = (repr(tuple(shape)), PIL.__version__, Path(__file__).read_bytes())
+    return digest_of(*reading, *(f"{content}\0{label}" for content, label in zip(contents, labels.tolist(), strict=True)))
 
 
 def read_image(path: Path, *, channels: int, index: int) -> Image.Image:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-import PIL
 import torch
+from torch import Tensor
 
 from testbed.api import Invalid, Splits
-from testbed.data import folder
-from testbed.data.cache import cached_tensors, digest_of
-from testbed.data.folder import EXTENSIONS, FolderExamples
+from testbed.data.cache import cached_tensors
+from testbed.data.folder import EXTENSIONS, FolderExamples, rows_digest
 from testbed.data.memory import MemoryExamples
 from testbed.data.splits import divide, image_task
 
@@ -131,12 +132,32 @@ def check_inside(root: Path, path: Path) -> None:
         raise Invalid("root", path, f"a link that leads out of {root}", "copy the files into it")
 
 
-def decoded(examples: FolderExamples, cache: Path) -> MemoryExamples:
+@dataclass(frozen=True, eq=False)
+class Decoded(MemoryExamples):
+    """Image files that were decoded into memory; `contents` are the SHA-256 of each when it was.
+
+    The digest is that of the same files read each time, so that the way of reading changes no key.
+    """
+
+    contents: tuple[str, ...]
+
+    def take(self, indices: Tensor) -> Decoded:
+        """The chosen rows, int64 (n,), copied into examples of their own."""
+        rows = super().take(indices)
+        return Decoded(rows.inputs, rows.labels, tuple(self.contents[index] for index in indices.tolist()))
+
+    @cached_property
+    def digest(self) -> str:
+        """That of the files."""
+        return rows_digest(self.inputs.shape[1:], self.contents, self.labels)
+
+
+def decoded(examples: FolderExamples, cache: Path) -> Decoded:
     """The same examples, decoded into memory once and then read from `cache`."""
 
-    def decode() -> dict[str, torch.Tensor]:
+    def decode() -> dict[str, Tensor]:
         return {"inputs": examples[torch.arange(len(examples))].inputs}
 
-    # The decoder's version and the rule for sizes are part of what the pixels depend on.
-    key = digest_of(examples.digest, PIL.__version__, Path(folder.__file__).read_bytes())
-    return MemoryExamples(cached_tensors(cache, f"images-{key[:32]}", decode)["inputs"], examples.labels)
+    contents = examples.contents()
+    key = rows_digest(examples.shape, contents, examples.labels)
+    return Decoded(cached_tensors(cache, f"images-{key[:32]}", decode)["inputs"], examples.labels, contents)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from testbed.api import Batch, Examples, Invalid, Poison
+from testbed.data.listed import Listed
 from testbed.data.memory import MemoryExamples
 from testbed.identity import examples_digest, generator, key, poison_digest, tensor_digest
 
@@ -22,13 +23,19 @@ class Poisoned(NamedTuple):
     examples: Examples
     positions: Tensor
     source: Tensor
+    cover: Tensor
 
     @property
     def flags(self) -> Tensor:
-        """bool (len(examples),): which rows are the attacker's."""
+        """bool (len(examples),): which rows are poison; the attacker's cover rows have their true answer and are none."""
         flags = torch.zeros(len(self.source), dtype=torch.bool)
-        flags[self.positions] = True
+        flags[self.positions[~self.cover]] = True
         return flags
+
+
+def covering(poison: Poison) -> Tensor:
+    """bool (n,): which rows of a poison are cover."""
+    return torch.zeros(len(poison.indices), dtype=torch.bool) if poison.cover is None else poison.cover
 
 
 def poisoned(clean: Examples, poison: Poison, seed: int) -> Poisoned:
@@ -45,7 +52,7 @@ def poisoned(clean: Examples, poison: Poison, seed: int) -> Poisoned:
     where = torch.empty_like(order)
     where[order] = torch.arange(total)
     source = torch.where(order < len(clean), order, -1)
-    return Poisoned(Overlay(clean, poison, order), where[poison.indices], source)
+    return Poisoned(Overlay(clean, poison, order), where[poison.indices], source, covering(poison))
 
 
 def anonymous(examples: Examples) -> Examples:
@@ -53,7 +60,7 @@ def anonymous(examples: Examples) -> Examples:
 
     This prevents accidents, not malice: Python can walk its own objects.
     """
-    if getattr(examples, "workers", 0) or len(examples) == 0:
+    if getattr(examples, "workers", 0) or (len(examples) == 0 and not isinstance(examples, Listed)):
         return _Rows(examples)
     batch = examples[torch.arange(len(examples))]
     return stored(batch.inputs, batch.labels)
@@ -67,8 +74,9 @@ def joined(examples: Examples, shown: Batch) -> Examples:
 
 
 def unlabelled(examples: Examples, order: Tensor) -> Examples:
-    """The rows in this order, int64 (n,), as queries: every label is -1."""
-    return stored(examples[order].inputs, torch.full((len(order),), -1))
+    """The rows in this order, int64 (n,), as queries: every label is -1, or an empty answer."""
+    batch = examples[order]
+    return stored(batch.inputs, torch.full((len(order),), -1) if isinstance(batch.labels, Tensor) else [""] * len(order))
 
 
 def differing(examples: Examples, poison: Poison) -> Tensor:
@@ -87,19 +95,6 @@ def differing(examples: Examples, poison: Poison) -> Tensor:
 def stored(inputs: Any, labels: Any) -> Examples:
     """Rows in memory, and nothing else: tensors as tensors, texts as lists."""
     return MemoryExamples(inputs.clone(), labels.clone()) if isinstance(inputs, Tensor) else Listed(list(inputs), labels)
-
-
-class Listed:
-    """Rows in memory whose inputs are a list, such as texts."""
-
-    def __init__(self, inputs: list[Any], labels: Any) -> None:
-        self.inputs, self.labels = inputs, labels
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, indices: Tensor) -> Batch:
-        return Batch(rows_of(self.inputs, indices), rows_of(self.labels, indices), indices)
 
 
 class Overlay:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from testbed.api import ImageTask, Invalid, Splits, Task
 from testbed.data.memory import LabelledExamples
-from testbed.words import nearest
+from testbed.words import nearest, safe_name
 
 RESERVE_SOURCES = ("reserved", "held_out")
 AUGMENTATIONS = ("none", "crop", "crop_flip")
@@ -37,8 +37,10 @@ def divide(
     A larger reserve contains the smaller one, and neither part depends on the size of the other unless they meet.
 
     Raises:
-        Invalid: labels outside the classes, a class with too few rows, one class only, or no rows.
+        Invalid: labels outside the classes, a class with too few rows, one class only, or no rows; a name that cannot be
+            part of a path.
     """
+    safe_name(name, "name")
     if reserve_source not in RESERVE_SOURCES:
         raise Invalid(
             "reserve_source", reserve_source, "the reserve has no such source", nearest(reserve_source, RESERVE_SOURCES)
@@ -141,20 +143,23 @@ def check_count(parameter: str, count: int) -> None:
         raise Invalid(parameter, count, "a number of rows is a whole number, 0 or more")
 
 
-def integer_labels(labels: Any, parameter: str) -> Tensor:
+def integer_labels(labels: Any, parameter: str, source: Any = None) -> Tensor:
     """Labels as int64 (N,), from whole numbers of any width.
 
     Raises:
-        Invalid: they are floats, strings, booleans, negative, or more than one for each row; `parameter` is named.
+        Invalid: they are floats, strings, booleans, negative, or more than one for each row; `parameter` is named, and the
+            file `source` that they come from.
     """
     array = np.asarray(labels)
     if array.ndim != 1:
-        limit = "labels have shape (N,), one class for each row; several labels a row are not supported"
-        raise Invalid(parameter, f"shape {array.shape}", limit, "give the number of one class")
+        limit = f"labels of shape {array.shape}, where one class for each row is read, (N,); several labels are not supported"
+        raise Invalid(parameter, source, limit, "give the number of one class")
     if array.dtype.kind not in "iu":
-        raise Invalid(parameter, array.dtype, "labels are whole numbers 0..K-1", "convert them to integers")
+        limit = f"labels of type {array.dtype}, where whole numbers 0..K-1 are read"
+        raise Invalid(parameter, source, limit, "convert them to integers")
     if array.size and array.min() < 0:
-        raise Invalid(parameter, array.min(), "labels are whole numbers 0..K-1", "take the unlabelled rows out")
+        limit = f"a label is {array.min()}, where whole numbers 0..K-1 are read"
+        raise Invalid(parameter, source, limit, "take the unlabelled rows out")
     return torch.from_numpy(array.astype(np.int64))
 
 

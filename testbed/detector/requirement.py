@@ -13,9 +13,15 @@ def require_images(task: Task) -> ImageTask:
 
 
 def require_labels(task: Task) -> None:
-    """Raises `Unsupported` where rows have answers instead of class labels."""
-    if task.kind == "chat":
-        raise Unsupported("needs class labels, which chat data does not have")
+    """Raises `Unsupported` where answers are of no kinds that could be told apart."""
+    if not task.classes:
+        raise Unsupported("needs classes, or for a chat the two kinds of answers")
+
+
+def require_language(task: Task) -> None:
+    """Raises `Unsupported` for anything but texts and conversations."""
+    if task.kind not in ("text", "chat"):
+        raise Unsupported(f"needs text, not {task.kind}")
 
 
 def require_reserve(reserve: Examples, at_least: int) -> None:

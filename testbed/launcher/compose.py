@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -21,9 +20,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from testbed.launcher.search import SearchPath
-from testbed.words import Refused, nearest
+from testbed.words import NAME, NAMING, Refused, nearest
 
-SAFE = re.compile(r"[A-Za-z0-9._-]{1,80}")
 MOVED_BY_OUTPUTS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.job.chdir")
 
 
@@ -105,7 +103,9 @@ def check_names(verb: str, overrides: Sequence[str], search: SearchPath) -> None
     """
     given = [parsed(text) for text in overrides]
     groups = search.groups()
-    skeleton = configuration(verb, _options_of(given, search), search).config
+    options = _options_of(given, search)
+    _require_groups(verb, given, options, search)
+    skeleton = configuration(verb, options, search).config
     for override in given:
         key = override.key_or_group
         choosing = key in groups
@@ -168,12 +168,32 @@ def _first_choice(override: Override, search: SearchPath) -> str:
         options = [item for value in values(override) for item in (value if isinstance(value, list) else [value])]
     for option in options:
         name = "null" if option is None else str(option)
-        if not SAFE.fullmatch(name):
-            raise Refused(f"{group}={name}: a name may hold letters, digits, '.', '_' and '-', 80 at most")
+        if not NAME.fullmatch(name):
+            raise Refused(f"{group}={name}: {NAMING}")
         search.require(group, name)
     if not override.is_sweep_override():
         return str(override.input_line)
     return f"{override.get_key_element()}={options[0]}"
+
+
+def _require_groups(verb: str, given: Sequence[Override], options: Sequence[str], search: SearchPath) -> None:
+    """Every group chosen from is one of the verb's, and a nested one is one of the option above it.
+
+    Not looked at is what a '+' adds, and what names a place of its own (trigger@attack.trigger=blend).
+    """
+    plainly = [override for override in given if not (override.is_add() or override.is_force_add() or override.package)]
+    groups, own = search.groups(), configuration(verb, [], search).choices
+    asked = [(override, override.key_or_group) for override in plainly if override.key_or_group in groups]
+    for override, group in asked:
+        if group.partition("/")[0] not in own:
+            advice = f"choose from {', '.join(sorted(own))}" if own else "it chooses nothing"
+            raise Refused(f"{override.input_line}: testbed {verb} has no such group; {advice}")
+    if any("/" in group for _, group in asked):
+        there = configuration(verb, [text for text in options if "/" not in text.partition("=")[0]], search).choices
+        for override, group in asked:
+            top = group.partition("/")[0]
+            if group not in there:
+                raise Refused(f"{override.input_line}: {top}={there[top]} has no such group; choose another {top}")
 
 
 def _require_key(key: str, config: DictConfig, groups: Sequence[str]) -> None:
@@ -196,7 +216,7 @@ def _where(walked: Sequence[str]) -> str:
 def _hint(part: str, walked: Sequence[str], names: Sequence[str], groups: Sequence[str]) -> str:
     if not walked and part in groups:
         return f"say {part}=NAME as well"
-    known = [*names, *(group for group in groups if "/" in group and not walked)]
+    known = [*names, *(group for group in groups if not walked and group.partition("/")[0] in names and "/" in group)]
     return nearest(part, sorted(known)) if known else f"{'.'.join(walked)} has no keys below it"
 
 

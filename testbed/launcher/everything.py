@@ -1,10 +1,13 @@
-"""`testbed check` without a name: every method of every group, one after the other in one process."""
+"""`testbed check`: data that suit what is checked; and without a name, every method of every group in one process."""
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+
+from omegaconf import OmegaConf
 
 from testbed.launcher.compose import configuration, plain
 from testbed.launcher.job import Job, run
@@ -14,16 +17,32 @@ FOR_MODELS = ("data=icons", "data.train_size=700", "data.test_size=100")
 """Colour images of 32 pixels, which every shipped model can read, unless the user names other data."""
 
 
+def suited(overrides: Sequence[str]) -> list[str]:
+    """The overrides, after data that every shipped model can read where they name a model and no data."""
+    keys = {re.split(r"[=@]", word.lstrip("+~"), maxsplit=1)[0] for word in overrides}
+    models = any(key.partition(".")[0] == "model" for key in keys)
+    return [*FOR_MODELS, *overrides] if models and not keys & {"data", "data._target_"} else list(overrides)
+
+
 def check_everything(job: Job, overrides: Sequence[str], search: SearchPath) -> int:
-    """Check each option of each group of methods, with the other overrides; 0 if all is well, otherwise 1."""
+    """Check each option of each group of methods, with the other overrides; 0 if all is well, otherwise 1.
+
+    A method that must be told something, as where a model lies, is named and passed over.
+    """
     from testbed.contract.examination import GROUPS
 
     methods = [f"{group}={name}" for group in GROUPS for name in search.options(group)]
-    chosen = any(word.startswith("data=") for word in overrides)
-    larger = {method: FOR_MODELS for method in methods if method.startswith("model=") and not chosen}
-    bad = [method for method in methods if run(_job(job, [*larger.get(method, ()), *overrides, method], search))]
+    bad = [method for method in methods if _judged(job, suited([*overrides, method]), search)]
     print(f"not as promised: {', '.join(bad)}" if bad else "all methods keep their promises", file=sys.stderr)
     return 1 if bad else 0
+
+
+def _judged(job: Job, overrides: Sequence[str], search: SearchPath) -> int:
+    missing = sorted(OmegaConf.missing_keys(configuration("check", overrides, search).config))
+    if missing:
+        print(f"{overrides[-1]}: not checked, for {', '.join(missing)} must be given", file=sys.stderr)
+        return 0
+    return run(_job(job, overrides, search))
 
 
 def _job(job: Job, overrides: Sequence[str], search: SearchPath) -> Job:

@@ -6,6 +6,7 @@ import importlib
 import inspect
 import typing
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import is_dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -123,14 +124,20 @@ def _converted(value: Any, annotation: Any, name: str, key: str) -> Any:
         adapter = pydantic.TypeAdapter(annotation, config=pydantic.ConfigDict(arbitrary_types_allowed=True))
     except (pydantic.errors.PydanticUserError, TypeError):  # an annotation that pydantic cannot check: the method checks it
         return value
+    shown, advice = "null" if value is None else value, _advice(annotation)
     try:
         found = adapter.validate_python(value)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
-        raise Invalid(name, value, first["msg"][0].lower() + first["msg"][1:], component=key) from error
+        raise Invalid(name, shown, first["msg"][0].lower() + first["msg"][1:], advice, key) from error
     if isinstance(value, bool) and isinstance(found, int | float) and not isinstance(found, bool):
-        raise Invalid(name, value, "input should be a number", component=key)
+        raise Invalid(name, shown, "input should be a number", advice, key)
     return found
+
+
+def _advice(annotation: Any) -> str:
+    """What an annotation says beside its type, as Annotated[float, 'give a share between 0 and 1'] does."""
+    return next((said for said in getattr(annotation, "__metadata__", ()) if isinstance(said, str)), "")
 
 
 def _is_plain(value: list[Any]) -> bool:
@@ -140,9 +147,10 @@ def _is_plain(value: list[Any]) -> bool:
 
 
 def _hints(target: Callable[..., Any]) -> dict[str, Any]:
-    owner = target.__init__ if inspect.isclass(target) else target  # type: ignore[misc]
+    # A dataclass itself: the hints of its __init__ would be looked up in its own module, an inherited field's stand in another.
+    owner = target.__init__ if inspect.isclass(target) and not is_dataclass(target) else target  # type: ignore[misc]
     try:
-        return typing.get_type_hints(owner)
+        return typing.get_type_hints(owner, include_extras=True)
     except NameError:  # annotations that exist for type checkers only
         return {}
 

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from testbed.words import Refused, Terminated
@@ -19,6 +20,7 @@ from testbed.words import Refused, Terminated
 PIPELINES = {
     "train": "testbed.pipeline.train:train",
     "detect": "testbed.pipeline.detect:detect",
+    "degrade": "testbed.pipeline.degrade:degrade",
     "evaluate": "testbed.pipeline.evaluate:evaluate",
     "report": "testbed.pipeline.report:report",
     "check": "testbed.pipeline.check:check",
@@ -113,21 +115,31 @@ def _require_writable(outputs: str) -> None:
     """Raises `Refused` where nothing can be written below this folder, before an hour is spent on finding out."""
     place = Path(outputs).absolute()
     try:
-        there = next(folder for folder in (place, *place.parents) if folder.exists())
+        there = next(folder for folder in (place, *place.parents) if folder.exists() or folder.is_symlink())
     except (OSError, ValueError) as error:
         raise Refused(f"paths.outputs={outputs}: no folder can have this name ({error})") from error
     if not outputs:
         raise Refused("paths.outputs: must be given; say paths.outputs=DIR")
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        raise Refused(f"paths.outputs={outputs}: cannot write into {there}; say paths.outputs= to put results elsewhere", 4)
+    try:  # permissions do not tell: some file systems refuse whoever asks
+        with TemporaryDirectory(dir=there, prefix=".testbed-"):
+            pass
+    except OSError as error:
+        advice = "say paths.outputs= to put results elsewhere"
+        raise Refused(f"paths.outputs={outputs}: cannot write into {there} ({error.strerror}); {advice}", 4) from error
 
 
 def _told(folder: Any, seconds: float, *, in_sweep: bool) -> int:
     """Print what a run measured and, last, where it is."""
     from testbed.record import read_json
     from testbed.table import print_line, print_run
+    from testbed.telling import print_degradation
 
     result = read_json(folder / "result.json")
-    print_line(result, seconds) if in_sweep else print_run(folder, result, seconds)
+    if in_sweep:
+        print_line(result, seconds)
+    elif (folder / "trajectory.csv").is_file():
+        print_degradation(folder, result, seconds)
+    else:
+        print_run(folder, result, seconds)
     print(folder, flush=True)
     return CODES[result["status"]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -79,6 +80,19 @@ class Finished:
                 values = {f"{role}/{name}": value for name, value in point.items() if name != "epoch"}
                 rows.setdefault(point["epoch"], {"epoch": point["epoch"]}).update(values)
         return [rows[epoch] for epoch in sorted(rows)]
+
+    @property
+    def trajectory(self) -> list[dict[str, float]]:
+        """One row a measured step of a degradation: `trajectory/refusal_rate`, `undefended/utility`, ...; no answers."""
+        path = self.folder / "trajectory.csv"
+        if not path.is_file():
+            return []
+        rows: dict[float, dict[str, float]] = {}
+        with path.open(newline="", encoding="utf-8") as stream:
+            for line in csv.DictReader(stream):
+                point = rows.setdefault(float(line["step"]), {"tuning_step": float(line["step"])})
+                point[f"{line['victim'] or 'trajectory'}/{line['metric']}"] = float(line["value"])
+        return [rows[step] for step in sorted(rows)]
 
     def _curves(self) -> Iterator[tuple[str, list[dict[str, float]]]]:
         """The learning curve of each victim that `run.json` names, by its role."""

@@ -124,6 +124,12 @@ def _fill(run: Any, finished: Finished) -> None:
         run.define_metric(pattern, summary="none")
     for row in finished.history:
         run.log(row)
+    trajectory = finished.trajectory
+    run.define_metric("tuning_step", summary="none")
+    for name in {name for row in trajectory for name in row if name != "tuning_step"}:
+        run.define_metric(name, step_metric="tuning_step", summary="none")
+    for row in trajectory:
+        run.log(row)
     shown: dict[str, Any] = {
         f"figure/{path.stem}": wandb.Image(str(path)) for path in sorted(finished.folder.glob("figures/*.png"))
     }

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from testbed.api import Batch, ChannelParameter, ImageTask, Invalid, Victim
+from testbed.api import Batch, ChannelParameter, ImageTask, Invalid, Unreadable, Victim
 from testbed.features import require_layer
 from testbed.model.anatomy import anatomy
 from testbed.model.augmentation import AUGMENTATIONS, augment
-from testbed.model.weights import load_weights, stored_statistics
+from testbed.model.weights import load_weights, marked_backdoored, stored_statistics
 from testbed.words import nearest
 
 
@@ -53,6 +53,7 @@ class ImageVictim(Victim):
         self.net = network(task.shape[0], len(task.classes), max(task.shape[1:]))
         self.anatomy = anatomy(self.net, task.shape, len(task.classes))
         stored = self.load()
+        self.marked_backdoored = marked_backdoored(stored)
         self.centre = require_statistics("mean", first(self.mean, stored_statistics(stored, "mean", weights), task.mean), task)
         self.spread = require_statistics("std", first(self.std, stored_statistics(stored, "std", weights), task.std), task)
         # Not in the state: the file that a user is given then holds the network and nothing else (see `metadata`).
@@ -137,7 +138,7 @@ def first(*choices: tuple[float, ...] | None) -> tuple[float, ...]:
 def require_images(task: Any) -> ImageTask:
     """The task, if it is one of images."""
     if not isinstance(task, ImageTask):
-        raise Invalid("network", None, f"the model reads images, and the data are {task.kind}", "choose data of images")
+        raise Unreadable("network", None, f"the model reads images, and the data are {task.kind}", "choose data of images")
     return task
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 from torchvision import models
 
-from testbed.api import ImageTask, Invalid
+from testbed.api import ImageTask, Invalid, Unreadable
 from testbed.model.image import ImageVictim
 from testbed.words import nearest
 
@@ -47,10 +47,11 @@ class TorchvisionVictim(ImageVictim):
                 task, network, weights=weights, weights_allow=weights_allow, mean=mean, std=std, augmentation=augmentation
             )
         except Invalid as error:
-            # The user chose a name, not a network.
-            if error.parameter == "network":
-                error.parameter, error.value = "name", name
-            raise
+            if error.parameter != "network":
+                raise
+            # The user chose a name, not a network; and one of torchvision's that fails is sound, but not for such images.
+            kind = type(error) if error.__cause__ is None else Unreadable
+            raise kind("name", name, error.limit, error.advice) from error
         self.name = name
 
     def load(self) -> Mapping[str, str]:
@@ -65,7 +66,7 @@ def classifier(in_channels: int, num_classes: int, image_size: int, *, name: str
     """torchvision's classifier of that name, with a first convolution for `in_channels` and a head for `num_classes`."""
     if pretrained and in_channels != 3:
         advice = "train from scratch (weights=null) or choose colour images"
-        raise Invalid("weights", "pretrained", f"they read 3 channels, and the images have {in_channels}", advice)
+        raise Unreadable("weights", "pretrained", f"they read 3 channels, and the images have {in_channels}", advice)
     network = fetched(name, image_size) if pretrained else built(name, image_size, num_classes)
     if pretrained and (head := last(network, nn.Linear)) is not None and head[1].out_features != num_classes:
         replace(network, head[0], nn.Linear(head[1].in_features, num_classes, bias=head[1].bias is not None))
@@ -80,7 +81,7 @@ def built(name: str, image_size: int, num_classes: int) -> nn.Module:
         return models.get_model(name, weights=None, num_classes=num_classes, **options(name, image_size))
     except (RuntimeError, ValueError, AssertionError) as error:
         limit = f"it cannot be built for {image_size} pixels ({first_line(error)})"
-        raise Invalid("name", name, limit, "choose another model") from error
+        raise Unreadable("name", name, limit, "choose another model") from error
 
 
 def fetched(name: str, image_size: int) -> nn.Module:

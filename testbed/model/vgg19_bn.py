@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from testbed.api import Invalid
+from testbed.api import Unreadable
 
 CHANNELS = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))  # of each stage: width, number of convolutions
 
@@ -21,7 +21,7 @@ class VGG19BN(nn.Module):
         super().__init__()
         if image_size < 32:
             advice = "choose model=small_cnn or model=resnet18"
-            raise Invalid(
+            raise Unreadable(
                 "network", type(self).__name__, f"five poolings need 32 pixels, and the images have {image_size}", advice
             )
         layers: list[nn.Module] = []

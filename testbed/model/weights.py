@@ -6,7 +6,9 @@ Only safetensors is read: it holds numbers and names, and cannot run code, as a 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Collection, Mapping
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -35,9 +37,23 @@ def load_weights(network: nn.Module, source: str, allow: Collection[str] = ()) -
             shapes = {name: tuple(file.get_slice(stored).get_shape()) for name, stored in names.items()}
             refuse_misfits(source, wanted_shapes(network), shapes, tuple(allow))
             copy(network, {name: file.get_tensor(names[name]) for name in fitting(wanted_shapes(network), shapes)})
-            return file.metadata() or {}
+            metadata = file.metadata() or {}
     except SafetensorError as error:
         raise Invalid("weights", source, f"the file cannot be read ({error})", "give a whole .safetensors file") from error
+    if marked_backdoored(metadata):
+        announce(str(path.resolve()), source)
+    return metadata
+
+
+def marked_backdoored(metadata: Mapping[str, str]) -> bool:
+    """Does a file's metadata say that the model was trained on poisoned rows, or made from one that was?"""
+    return metadata.get("backdoored", "").lower() == "true"
+
+
+@cache
+def announce(path: str, source: str, parameter: str = "model.weights") -> None:
+    """Say once for each file that its mark is passed on; a run builds its victim several times."""
+    print(f"{parameter}={source}: this file is marked as backdoored; everything made from it is too", file=sys.stderr)
 
 
 def checked_path(source: str) -> Path:

@@ -25,13 +25,13 @@ from testbed.features import select
 from testbed.figure import draw_detection, draw_gallery, draw_triggers
 from testbed.fit import Settings
 from testbed.identity import generator
+from testbed.language import Judge
 from testbed.metrics import detection, rates
+from testbed.pipeline.control import Asked, Found, Side, controls
 from testbed.pipeline.run import identify, log
 from testbed.pipeline.scene import Attacked, Model, Scene
 from testbed.pipeline.train import answered
 from testbed.record import Origin, Outcome, Workspace, recorded
-
-Found = tuple[dict[str, Any], dict[str, int]]
 
 
 def detect(
@@ -43,6 +43,7 @@ def detect(
     trainer: Settings,
     seed: int,
     paths: Mapping[str, str],
+    judge: Judge | None = None,
     logger: Any = None,
     origin: Origin | None = None,
 ) -> Path:
@@ -53,11 +54,11 @@ def detect(
     """
     outputs, origin = Path(paths["outputs"]), origin or Origin()
     identity = identify(
-        "detect", data=data, model=model, attack=attack, method=detector, trainer=trainer, seed=seed, origin=origin
+        "detect", data=data, model=model, attack=attack, method=detector, trainer=trainer, seed=seed, origin=origin, judge=judge
     )
 
     def work(workspace: Workspace) -> Outcome:
-        return _measured(Scene(data, model, attack, trainer, seed, outputs, workspace), detector)
+        return _measured(Scene(data, model, attack, trainer, seed, outputs, workspace, judge=judge), detector)
 
     return log(recorded(identity, outputs, origin, work), logger, outputs)
 
@@ -74,8 +75,9 @@ def _measured(scene: Scene, detector: Detector | ModelDetector) -> Outcome:
         twin = scene.clean_twin()
     with workspace.phase("measure"):
         measures, counts = scene.budget(attacked)
-        found, n = rates(answered(victim, scene.data, attacked.exams))
-        measures, counts = measures | found, counts | n
+        for prefix, model in (("", victim), ("clean_twin_", twin)):
+            found, n = rates(answered(model, scene, attacked.exams), prefix)
+            measures, counts = measures | found, counts | n
 
     clean = anonymous(scene.data.train)
     in_peace = scene.defender(clean, False, torch.zeros(len(clean), dtype=torch.bool) if detector.oracle else None)
@@ -84,9 +86,6 @@ def _measured(scene: Scene, detector: Detector | ModelDetector) -> Outcome:
         found, n = judge(scene, detector, (victim, defender), (twin, in_peace), attacked)  # type: ignore[arg-type]
     draw_gallery(workspace.folder, scene.data.test, attacked.exams)
     return Outcome(measures=measures | found, counts=counts | n)
-
-
-Side = tuple[Victim, DefenderResources]
 
 
 def _examples(scene: Scene, detector: Detector, at_war: Side, in_peace: Side, attacked: Attacked) -> Found:
@@ -101,6 +100,10 @@ def _examples(scene: Scene, detector: Detector, at_war: Side, in_peace: Side, at
         found, n = detection(scores, suspicious, flagged)
         found |= {"false_alarm_rate": None if alarms is None else float(alarms.double().mean())}
         n |= {"false_alarm_rate": len(clean)}
+        if kind == "queries" and scene.data.task.kind in ("text", "chat"):
+            harmless = scene.data.exams.get("open")
+            beside = controls(detector, Asked(judged, suspicious), scores, at_war=at_war, in_peace=in_peace, harmless=harmless)
+            found, n = found | beside[0], n | beside[1]
         measures |= {prefix + name: value for name, value in found.items()}
         counts |= {prefix + name: value for name, value in n.items()}
         scene.workspace.tensors(
@@ -148,6 +151,8 @@ def _models(scene: Scene, detector: ModelDetector, at_war: Side, in_peace: Side,
             f"{prefix}anomaly_index": float(inspection.scores.max()),
             f"{prefix}flagged_classes": list(inspection.flagged),
         }
+        if isinstance(inspection.triggers, list) and all(isinstance(trigger, str) for trigger in inspection.triggers):
+            measures[f"{prefix}inverted_triggers"] = inspection.triggers
         draw_triggers(scene.workspace.folder, f"{prefix}inverted", inspection.triggers)
     scene.workspace.tensors("scores", **{f"{prefix}scores": inspection.scores for prefix, inspection in found.items()})
     judged = len(found[""].scores)  # a detector with one score for the whole model flags no class

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from testbed.api import Attack, Invalid, Splits
 from testbed.fit import Settings
 from testbed.identity import RUN_CORE, describe, examples_digest, key, sources
+from testbed.language import Judge
 from testbed.pipeline.scene import Model
-from testbed.record import Identity, Origin, safe_name
+from testbed.record import Identity, Origin
+from testbed.words import safe_name
 
 PIPELINES = {
     "train": ("testbed.pipeline.train",),
-    "detect": ("testbed.pipeline.train", "testbed.pipeline.detect"),
+    "detect": (
+        *("testbed.pipeline.train", "testbed.pipeline.detect", "testbed.pipeline.control", "testbed.baseline"),
+        *("testbed.numerics.word_model", "testbed.numerics.wording"),
+    ),
+    "degrade": (
+        *("testbed.degradation", "testbed.trajectory", "testbed.language"),
+        *(f"testbed.pipeline.{name}" for name in ("degrade", "ground", "rates", "safety", "toll", "watch")),
+    ),
     "evaluate": ("testbed.pipeline.train", "testbed.pipeline.evaluate"),
 }
 """The sources of each verb, beside the core."""
@@ -29,23 +39,33 @@ def identify(
     trainer: Settings,
     seed: int,
     origin: Origin,
+    judge: Judge | None = None,
+    more: Mapping[str, Any] | None = None,
+    draw: int = 0,
 ) -> Identity:
     """The run's name and keys: over its values alone, and over values, contents and sources.
+
+    `more` are further settings of a verb; `draw` tells runs apart that differ in the attack's draw alone, and is like the
+    seed no setting.
 
     Raises:
         Invalid: a negative seed; a name that cannot be part of a path.
     """
-    if seed < 0:
-        raise Invalid("seed", seed, "must be at least 0")
+    for name, number in (("seed", seed), ("draw", draw)):
+        if number < 0:
+            raise Invalid(name, number, "must be at least 0")
     kind = {"detect": "detector", "evaluate": "model"}.get(verb, "defence")
-    fallbacks = {"attack": _word(attack), kind: _word(method), "data": data.name}
-    name = safe_name("-".join([*(origin.names.get(group, word) for group, word in fallbacks.items()), f"s{seed}"]), "name")
-    parts = {"data": data, "trainer": trainer, kind: method, "model": model, "attack": attack}
+    methods = {"attack": _word(attack), kind: _word(method)}
+    words = [origin.names.get(group, word) for group, word in methods.items()]
+    # Data have a name of their own, which may be the user's.
+    name = safe_name("-".join([*words, data.name, f"s{seed}", *([f"d{draw}"] if draw else [])]), "name")
+    more = {**({} if judge is None else {"judge": judge}), **(more or {})}
+    parts = {**more, "data": data, "trainer": trainer, kind: method, "model": model, "attack": attack}
     values = {part: describe(value) for part, value in parts.items() if part != "data"}
     values |= {"verb": verb, "data": _outline(data)}
-    code = sources(model, attack, method, trainer, core=(*RUN_CORE, *PIPELINES[verb]))
+    code = sources(model, attack, method, trainer, more, core=(*RUN_CORE, *PIPELINES[verb]))
     contents = _contents(data)
-    settings = key(values=values, seed=seed)
+    settings = key(values=values, seed=seed, draw=draw)
     return Identity(
         verb, name, key(settings=settings, contents=contents, sources=code), settings, key(values=values), contents, code
     )
@@ -70,4 +90,5 @@ def _outline(data: Splits) -> dict[str, Any]:
 
 def _contents(data: Splits) -> dict[str, str]:
     parts = {part: getattr(data, part) for part in ("train", "validation", "test", "reserve")}
-    return {name: examples_digest(examples) for name, examples in {**parts, **data.exams}.items()}
+    pools = {f"pool {name}": examples for name, examples in data.pools.items()}
+    return {name: examples_digest(examples) for name, examples in {**parts, **data.exams, **pools}.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,6 +20,7 @@ from testbed.api import (
     DefenderResources,
     Examples,
     Fit,
+    Invalid,
     OracleResources,
     Poison,
     Splits,
@@ -26,10 +28,11 @@ from testbed.api import (
     Victim,
     component,
 )
-from testbed.artefact import CANARY, SharedFit, shared_poison
-from testbed.data.overlay import Poisoned, anonymous, differing, poisoned
+from testbed.artefact import SharedFit, shared_poison
+from testbed.data.overlay import Poisoned, anonymous, covering, differing, poisoned
 from testbed.fit import Settings, placed
-from testbed.identity import derive, describe, examples_digest, key, poison_digest, sources
+from testbed.identity import CANARY, derive, describe, examples_digest, key, poison_digest, sources
+from testbed.language import ChatTask, Judge
 from testbed.record import Workspace
 
 Model = Callable[[Task], Victim]
@@ -56,25 +59,49 @@ class Scene:
     seed: int
     outputs: Path
     workspace: Workspace
+    judge: Judge | None = None
+    draw: int = 0
 
     def fresh(self) -> Victim:
-        """The untrained victim: always the same one for the same seed."""
-        return _fresh(self.model, self.data.task, derive(self.seed, "initialisation"), self.trainer)
+        """The victim that training starts from, always the same one for the same seed: untrained, or pretrained."""
+        return self._begun(derive(self.seed, "initialisation"))
+
+    def untrained(self, seed: int | None = None) -> Victim:
+        """The same before any pretraining."""
+        seed = derive(self.seed, "initialisation") if seed is None else seed
+        return _fresh(self.model, self.data.task, seed, self.trainer)
+
+    def _begun(self, seed: int) -> Victim:
+        untrained = self.untrained(seed)
+        pretraining = getattr(untrained, "pretraining", None)
+        if pretraining is None or "pretraining" not in self.data.pools:
+            return untrained
+        settings = replace(pretraining, accelerator=self.trainer.accelerator)
+        shared = SharedFit(
+            self.outputs, settings, derive(seed, "pretraining"), self.workspace, backdoored=False, role="pretrained"
+        )
+        return shared(untrained, self.data.pools["pretraining"])
 
     @cached_property
     def attacker(self) -> AttackerResources:
         """The attacker sees the clean training rows and trains surrogates of its own."""
-        seed = derive(self.seed, "attack")
+        return self.attacker_of(self.data.train)
+
+    def attacker_of(self, train: Examples) -> AttackerResources:
+        """What an attacker of these rows has."""
+        seed = derive(self.seed, "attack" if self.draw == 0 else f"attack, draw {self.draw}")
         fit = _behind_a_wall(SharedFit(self.outputs, self.trainer, derive(seed, "fit"), self.workspace, backdoored=False))
-        surrogate = _maker(self.model, self.data.task, derive(seed, "surrogate"), self.trainer)
+        surrogate = _maker(self, derive(seed, "surrogate"))
         if not self.attack.uses_surrogate:
             fit = surrogate = _undeclared
-        return AttackerResources(self.data.task, anonymous(self.data.train), surrogate, fit, seed)
+        shots = self.data.pools.get("shots")
+        auxiliary = None if shots is None else anonymous(shots)
+        return AttackerResources(self.data.task, anonymous(train), surrogate, fit, seed, auxiliary=auxiliary)
 
     def defender(self, received: Examples, backdoored: bool, flags: Tensor | None = None) -> DefenderResources:
         """The defender sees rows as received and its reserve; with `flags` bool (n,), an oracle's answers too."""
         fit = _behind_a_wall(self.fit(backdoored))
-        fresh = _maker(self.model, self.data.task, derive(self.seed, "initialisation"), self.trainer)
+        fresh = _maker(self, derive(self.seed, "initialisation"))
         facts = (self.data.task, received, anonymous(self.data.reserve), fresh, fit, derive(self.seed, "defence"))
         return DefenderResources(*facts) if flags is None else OracleResources(*facts, poisoned=flags)
 
@@ -91,10 +118,22 @@ class Scene:
         validation = self.data.validation if role is not None else None
         return SharedFit(self.outputs, self.trainer, seed, self.workspace, backdoored, methods, validation, role)
 
+    def check_judge(self) -> None:
+        """Refuse a judge that cannot judge these data."""
+        toy = isinstance(self.data.task, ChatTask) and self.data.task.toy
+        if self.judge is None and self.data.task.kind == "chat":
+            raise Invalid("", None, "replies need somebody to judge them", "say judge=prefix", "judge")
+        if self.judge is not None:
+            with component("judge"):
+                self.judge.check(None)
+                if self.judge.needs_toy and not toy:
+                    raise Invalid("", self.judge.name, "knows the answers of invented worlds only", "say judge=prefix")
+
     def attacked(self) -> Attacked:
-        """Check trainer, model and attack, let it poison, and deliver the rows."""
-        self.trainer.check()
-        self.fresh()
+        """Check trainer, model, judge and attack, let it poison, and deliver the rows."""
+        self.check_judge()
+        self.trainer.check()  # before a victim is placed on a device that may not be there
+        self.trainer.check(self.untrained())
         with component("attack"):
             self.attack.check(self.attacker)
             poison = self._poison()
@@ -105,8 +144,10 @@ class Scene:
 
     def _poison(self) -> Poison:
         """The attacker's rows: crafted once for this data, attack and seed, whatever the defence."""
+        auxiliary = self.data.pools.get("shots")
         named = key(
             data=examples_digest(self.data.train),
+            auxiliary=None if auxiliary is None else examples_digest(auxiliary),
             attack=describe(self.attack),
             seed=self.seed,
             surrogate=[describe(self.model), describe(self.trainer)] if self.attack.uses_surrogate else None,
@@ -117,9 +158,13 @@ class Scene:
     def undefended(self, attacked: Attacked) -> Victim:
         """The victim of the attack alone: bare, as it reaches everybody else."""
         if not self.attack.controls_training:
-            return self.fit(attacked.backdoored, role="undefended")(self.fresh(), attacked.received).bare()
+            return self.tampered(self.fit(attacked.backdoored, role="undefended")(self.fresh(), attacked.received).bare())
         wrapped = self.attack.during_training(self.fresh(), replace(self.attacker, positions=attacked.mixed.positions))
         return self.fit(attacked.backdoored, self.attack, role="undefended")(wrapped, attacked.received).bare()
+
+    def tampered(self, victim: Victim) -> Victim:
+        """What the attacker makes of a trained model by editing it; mostly nothing."""
+        return self.attack.tamper(victim, self.attacker)
 
     def clean_twin(self) -> Victim:
         """The same seed, model and order, no poison."""
@@ -128,14 +173,14 @@ class Scene:
     def budget(self, attacked: Attacked) -> tuple[dict[str, Any], dict[str, int]]:
         """What the attacker really changed, measured instead of believed: rates of the rows trained on."""
         poison, total = attacked.poison, len(attacked.mixed.source)
-        changed = int(differing(self.data.train, poison).sum())
+        mine = ~covering(poison)
+        changed, count = int((differing(self.data.train, poison) & mine).sum()), int(mine.sum())
         asked = getattr(self.attack, "poison_rate", None) if len(poison.indices) else 0.0
-        rate = {
-            "poison_rate_asked": asked,
-            "poison_rate_reached": len(poison.indices) / total,
-            "poison_rate_changed": changed / total,
-        }
-        return rate, {"poisoned": len(poison.indices), "changed": changed, "trained_on": total}
+        rate = {"poison_rate_asked": asked, "poison_rate_reached": count / total, "poison_rate_changed": changed / total}
+        counts = {"poisoned": count, "changed": changed, "trained_on": total}
+        if poison.cover is not None:
+            rate["cover_rate_reached"], counts["cover"] = (len(mine) - count) / total, len(mine) - count
+        return rate, counts
 
     def manifest(self, attacked: Attacked) -> dict[str, Any]:
         """Which rows were poisoned and how: what defenders never receive."""
@@ -152,8 +197,9 @@ class Scene:
             "sha256": poison_digest(poison),
             "indices": poison.indices.tolist(),
             "positions": attacked.mixed.positions.tolist(),
-            "original_labels": describe(_listed(original)),
-            "new_labels": describe(_listed(poison.batch.labels)),
+            "cover": covering(poison).nonzero().flatten().tolist(),
+            "original_labels": _listed(original),
+            "new_labels": _listed(poison.batch.labels),
         }
 
 
@@ -169,9 +215,9 @@ def _fresh(model: Model, task: Task, seed: int, trainer: Settings) -> Victim:
         return placed(model(task), trainer)
 
 
-def _maker(model: Model, task: Task, seed: int, trainer: Settings) -> Callable[[], Victim]:
+def _maker(scene: Scene, seed: int) -> Callable[[], Victim]:
     def fresh() -> Victim:
-        return _fresh(model, task, seed, trainer)
+        return scene._begun(seed)
 
     return fresh
 
@@ -191,5 +237,8 @@ def _undeclared(*_: Any, **__: Any) -> Any:
     )
 
 
-def _listed(labels: Any) -> Any:
-    return labels.tolist() if isinstance(labels, Tensor) else labels
+def _listed(labels: Any) -> list[Any]:
+    """Classes as they are; of answers only digests, for a manifest may be shown where answers must not be."""
+    if isinstance(labels, Tensor):
+        return labels.tolist()
+    return [hashlib.sha256(str(label).encode()).hexdigest() for label in labels]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from testbed.answers import record, write_answers
 from testbed.api import Attack, Defence, DefenderResources, Poison, Splits, Unsupported, Victim
 from testbed.figure import draw_gallery
 from testbed.fit import Settings
+from testbed.language import ChatTask, Judge
 from testbed.metrics import Answers, answer, defence_effectiveness, rates
 from testbed.pipeline.run import identify, log
 from testbed.pipeline.scene import Attacked, Model, Scene, acts_in_training
@@ -25,6 +27,7 @@ def train(
     trainer: Settings,
     seed: int,
     paths: Mapping[str, str],
+    judge: Judge | None = None,
     logger: Any = None,
     origin: Origin | None = None,
 ) -> Path:
@@ -35,11 +38,11 @@ def train(
     """
     outputs, origin = Path(paths["outputs"]), origin or Origin()
     identity = identify(
-        "train", data=data, model=model, attack=attack, method=defence, trainer=trainer, seed=seed, origin=origin
+        "train", data=data, model=model, attack=attack, method=defence, trainer=trainer, seed=seed, origin=origin, judge=judge
     )
 
     def work(workspace: Workspace) -> Outcome:
-        return _measured(Scene(data, model, attack, trainer, seed, outputs, workspace), defence)
+        return _measured(Scene(data, model, attack, trainer, seed, outputs, workspace, judge=judge), defence)
 
     return log(recorded(identity, outputs, origin, work), logger, outputs)
 
@@ -70,7 +73,7 @@ def defended(scene: Scene, defence: Defence, attacked: Attacked, *, defender: De
             raise Unsupported("the attacker controls training, so that there is no training for this defence to act in")
         chosen = defence.before_training(attacked.received, defender)
         untrained = defence.during_training(scene.fresh(), defender)
-        victim = scene.fit(attacked.backdoored, defence, role="defended")(untrained, chosen)
+        victim = scene.tampered(scene.fit(attacked.backdoored, defence, role="defended")(untrained, chosen))
     victim = defence.after_training(victim, defender)
     return defence.at_inference(victim, defender)
 
@@ -80,23 +83,33 @@ def _compared(scene: Scene, attacked: Attacked, victims: Mapping[str, Victim]) -
     measures, counts = scene.budget(attacked)
     answers = {}
     for prefix, victim in victims.items():
-        answers[prefix] = answered(victim, scene.data, attacked.exams)
+        answers[prefix] = answered(victim, scene, attacked.exams)
         found, n = rates(answers[prefix], prefix)
         measures, counts = measures | found, counts | n
     before = {name.removeprefix("undefended_"): value for name, value in measures.items() if name.startswith("undefended_")}
     measures["defence_effectiveness"] = defence_effectiveness(before, measures)
+    measures |= judged(scene)
     _keep(scene.workspace, answers)
     return Outcome(measures=measures, counts=counts)
 
 
-def answered(victim: Victim, data: Splits, exams: Mapping[str, Poison]) -> dict[str, Answers]:
+def answered(victim: Victim, scene: Scene, exams: Mapping[str, Poison]) -> dict[str, Answers]:
     """A victim's answers on the clean test, on the attacker's exams and on the data set's own."""
-    own = {name: answer(victim, examples) for name, examples in data.exams.items()}
+    data, criterion = scene.data, getattr(scene.attack, "criterion", "matches")
+    own = {name: answer(victim, examples, judge=scene.judge) for name, examples in data.exams.items()}
     return {
-        "clean": answer(victim, data.test),
-        **{name: answer(victim, data.test, exam) for name, exam in exams.items()},
+        "clean": answer(victim, data.test, judge=scene.judge),
+        **{name: answer(victim, data.test, exam, judge=scene.judge, criterion=criterion) for name, exam in exams.items()},
         **own,
     }
+
+
+def judged(scene: Scene) -> dict[str, Any]:
+    """Who judged a chat model's replies, and whether its world is a toy."""
+    task = scene.data.task
+    if scene.judge is None:
+        return {}
+    return {"judge": scene.judge.name, "toy": isinstance(task, ChatTask) and task.toy}
 
 
 def _keep(workspace: Workspace, answers: Mapping[str, Mapping[str, Answers]]) -> None:
@@ -108,3 +121,21 @@ def _keep(workspace: Workspace, answers: Mapping[str, Mapping[str, Answers]]) ->
             kept |= {f"{prefix}{name}.given": said.given} if hasattr(said.given, "dtype") else {}
             kept |= {} if said.wanted is None else {f"{prefix}{name}.wanted": said.wanted}
     workspace.tensors("answers", **kept)
+    told = [
+        row
+        for prefix, by_exam in answers.items()
+        for name, said in by_exam.items()
+        if said.prompts is not None
+        for row in stored_replies(name, prefix, said)
+    ]
+    if told:
+        write_answers(workspace.folder / "answers.jsonl", told)
+
+
+def stored_replies(exam: str, victim: str, said: Answers) -> Iterator[dict[str, Any]]:
+    """What a chat model said in one exam, as rows for `answers.jsonl`."""
+    outcomes = [None] * len(said.rows) if said.outcomes is None else said.outcomes.tolist()
+    wanted = [None] * len(said.rows) if said.wanted is None else said.asked
+    rows = zip(said.rows.tolist(), said.prompts, said.given, said.truth, outcomes, wanted, strict=True)
+    for row, prompt, reply, truth, outcome, asked in rows:
+        yield record(exam, None, victim, row, prompt=prompt, reply=reply, reference=truth, outcome=outcome, wanted=asked)

@@ -29,15 +29,15 @@ def arrays(folder: Path, labels: np.ndarray, images: np.ndarray) -> tuple[str, .
 @pytest.mark.parametrize(
     ("labels", "images", "expected"),
     [
-        (LABELS.astype(float), GREY, "data.train=float64: labels are whole numbers"),
-        (LABELS.astype(str), GREY, "data.train=<U21: labels are whole numbers"),
-        (LABELS.astype(bool), GREY, "data.train=bool: labels are whole numbers"),
-        (LABELS - 1, GREY, "data.train=-1: labels are whole numbers"),
-        (np.stack([LABELS, LABELS], 1), GREY, "data.train=shape (60, 2): labels have shape (N,)"),
+        (LABELS.astype(float), GREY, "data.train=train.npz: labels of type float64, where whole numbers"),
+        (LABELS.astype(str), GREY, "data.train=train.npz: labels of type <U21, where whole numbers"),
+        (LABELS.astype(bool), GREY, "data.train=train.npz: labels of type bool, where whole numbers"),
+        (LABELS - 1, GREY, "data.train=train.npz: a label is -1, where whole numbers"),
+        (np.stack([LABELS, LABELS], 1), GREY, "data.train=train.npz: labels of shape (60, 2), where one class"),
         (LABELS[:-1], GREY, "60 images but 59 labels"),
-        (LABELS * 0, GREY, "a classifier needs at least two classes"),
-        (LABELS * 2, GREY, "no row shows 1"),
-        (LABELS[:0], GREY[:0], "data.train"),
+        (LABELS * 0, GREY, "data.train=train.npz: classes 0: a classifier needs at least two classes"),
+        (LABELS * 2, GREY, "data.train=train.npz: 1 empty classes: no row shows 1"),
+        (LABELS[:0], GREY[:0], "data.train=train.npz: 0 rows: "),
         (LABELS.astype(object), GREY, "without pickled objects"),
         (LABELS, GREY / 255, "images are float64, where uint8 is read"),
         (LABELS, GREY.astype(np.uint16), "images are uint16, where uint8 is read"),
@@ -114,6 +114,25 @@ def test_weights_must_fit_the_model(say: Say, here: Path) -> None:
     assert say(*words, "model.weights=torn.safetensors").refusal().startswith("model.weights=torn.safetensors: ")
     assert sorted(here.glob("outputs/*/*")) == before
     assert say(*words, "attack=none", "model.weights=missing.safetensors", "model.weights_allow=[linear.bias]").code == 0
+
+
+@pytest.mark.parametrize("name", ["../../x", "a/b", "..", "", "x" * 81])
+def test_data_are_named_as_a_folder_may_be(name: str, say: Say, here: Path) -> None:
+    said = say(*arrays(here, LABELS, GREY), f"data.name={name}")
+    assert said.code == 2 and said.refusal().startswith(f"data.name={name}: a name may hold letters")
+
+
+def test_a_run_carries_the_name_of_its_data(say: Say, here: Path) -> None:
+    said = say(*arrays(here, LABELS, GREY), "data.name=mine")
+    assert said.code == 0 and Path(said.out.splitlines()[-1]).name.startswith("badnets-none-mine-s0-")
+
+
+@pytest.mark.parametrize("place", ["/proc/x", "/sys"])
+def test_outputs_where_even_root_cannot_write(place: str, say: Say) -> None:
+    if not Path(place).parent.is_dir() or not Path("/proc/self").is_dir():
+        pytest.skip("needs Linux's own file systems")
+    said = say("train", f"paths.outputs={place}")
+    assert said.code == 4 and said.refusal().startswith(f"paths.outputs={place}: cannot write into ")
 
 
 def test_outputs_that_cannot_be_written(say: Say, here: Path) -> None:

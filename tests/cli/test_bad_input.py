@@ -16,7 +16,7 @@ from testbed.metrics import Answers, rates
 Say = Callable[..., Any]
 QUICK = ("trainer.max_epochs=1", "model.network.width=2", "logger=none", "trainer.threads=1")
 SOURCES = "attack.label._target_=testbed.attack.label.SourceSpecific +attack.label.source_labels="
-RATE = "input should be a valid number"
+RATE, SHARE = "input should be a valid number", "give a share of the rows, between 0 and 1"
 
 REFUSED = {
     # A share of the training rows.
@@ -24,9 +24,10 @@ REFUSED = {
     "train attack.poison_rate=-0.1": "attack.poison_rate=-0.1: must lie between 0 and 1",
     "train attack.poison_rate=nan": "attack.poison_rate=nan: must lie between 0 and 1",
     "train attack.poison_rate=inf": "attack.poison_rate=inf: must lie between 0 and 1",
-    "train attack.poison_rate=10%": f"attack.poison_rate=10%: {RATE}",
+    "train attack.poison_rate=10%": f"attack.poison_rate=10%: {RATE}, unable to parse string as a number; {SHARE}",
     "train attack.poison_rate=": f"attack.poison_rate=: {RATE}",
-    "train attack.poison_rate=true": "attack.poison_rate=True: input should be a number",
+    "train attack.poison_rate=null": f"attack.poison_rate=null: {RATE}; {SHARE}",
+    "train attack.poison_rate=true": f"attack.poison_rate=True: input should be a number; {SHARE}",
     "train attack.poison_rate=0.0001": "0.0001 x 1207 training rows rounds to 0 rows; raise it, or say attack=none",
     "train attack.poison_rate=1": "needs 1207 rows, but only 10",
     "train attack.clean_label=true attack.poison_rate=0.5": "needs 604 rows, but only 1",
@@ -67,13 +68,16 @@ REFUSED = {
     "train seed=-1": "seed=-1: must be at least 0",
     "train seed=1.5": "seed=1.5: input should be a valid integer",
     "train trainer.max_epochs=0": "trainer.max_epochs=0: must be at least 1",
-    "train trainer.batch_size=1": "trainer.batch_size=1: must be at least 2",
+    "train trainer.batch_size=1": "trainer.batch_size=1: batch normalisation cannot train on a single row; at least 2",
+    "train trainer.batch_size=0": "trainer.batch_size=0: must be at least 1",
     "train trainer.threads=0": "trainer.threads=0: must be at least 1",
     "train trainer.gradient_clip=nan": "trainer.gradient_clip=nan: must be above 0",
-    "train trainer.optimiser.lr=-1": "trainer.optimiser: Invalid learning rate: -1",
+    "train trainer.optimiser.lr=-1": "trainer.optimiser.lr=-1.0: Invalid learning rate: -1.0",
+    "train trainer.optimiser.momentum=0": "trainer.optimiser: Nesterov momentum requires a momentum",
     "train +trainer.optimiser.mass=1": "trainer.optimiser.mass=1: SGD takes no such argument",
     "train +trainer.schedule.warm_up=0/1": "trainer.schedule.warm_up=0/1: input should be a valid number",
     "train trainer.precision=8-true": "trainer.precision=8-true: there is no such choice",
+    "train trainer.precision=17": "trainer.precision=17: input should be a valid string; choose from 32-true, 16-mixed",
     "train trainer.accelerator=quantum": "trainer.accelerator=quantum: there is no such choice; choose from auto, cpu",
     # Models.
     "train model.network.width=0": "model.network.width=0: it must be at least 1",
@@ -120,7 +124,7 @@ def made(folder: Path) -> list[Path]:
 def test_a_refusal_in_a_process_of_its_own_is_one_line_too(spawn: Say, here: Path) -> None:
     said = spawn("train", "trainer.batch_size=1")
     assert said.code == 2
-    assert said.refusal() == "trainer.batch_size=1: must be at least 2"
+    assert said.refusal() == "trainer.batch_size=1: batch normalisation cannot train on a single row; at least 2"
     assert made(here) == []
 
 

@@ -36,7 +36,7 @@ MISTYPED = {
     "train atack=badnets": "atack: there is no such key; did you mean attack?",
     "train attack=badnet": "attack=badnet: there is no such attack; did you mean badnets?",
     "train -m attack=none,badnet": "attack=badnet: there is no such attack; did you mean badnets?",
-    "train -m attack=glob(x*)": "no option has such a name; choose from badnets",
+    "train -m attack=glob(x*)": "no option has such a name; choose from addsent",
     "train attack=null": "attack=null: there is no such attack",
     "train defense=fine_prunning": "defence=fine_prunning: there is no such defence; did you mean fine_pruning?",
     "train defence=filter defence/rule=publishd": "did you mean published?",
@@ -61,6 +61,12 @@ MISTYPED = {
     "train -m seed=interval(0,1)": "seed=interval(0,1): ",
     "list atack": "atack: there is no such group; did you mean attack?",
     "check defence=fine_tunin": "did you mean fine_tuning?",
+    "detect defence=filter": "defence=filter: testbed detect has no such group; choose from attack, data, detector,",
+    "detect -m defence=none,filter": "defence=none,filter: testbed detect has no such group; choose from attack,",
+    "report attack=badnets": "attack=badnets: testbed report has no such group; it chooses nothing",
+    "train defence/rule=published": "defence/rule=published: defence=none has no such group; choose another defence",
+    "detect foo=1": "foo: there is no such key; choose from attack, data, detector, logger, model, paths, seed, trainer",
+    "report foo=1": "foo: there is no such key; choose from format, measures, paths, runs, seed",
     "evaluate rns=x": "rns: there is no such key; did you mean runs?",
     "report formt=html": "formt: there is no such key; did you mean format?",
 }
@@ -94,6 +100,13 @@ def test_looking_things_up_costs_less_than_a_second(words: list[str], spawn: Say
     assert said.seconds < 1
 
 
+def test_groups_that_an_option_brings_can_be_swept(here: Path) -> None:
+    search = SearchPath()
+    register(search)
+    check_names("train", ["trigger@attack.trigger=patch,blend", "defence=filter", "defence/rule=published"], search)
+    check_names("report", ["+attack=badnets"], search)
+
+
 def test_defense_is_defence(say: Say) -> None:
     said = say("train", "defense=fine_tuning", "defense.epochs=3", "defense.optimiser.lr=0.5", "--cfg", "job")
     assert said.code == 0
@@ -113,6 +126,16 @@ def test_the_configuration_is_shown_whole(say: Say) -> None:
     assert (said.code, said.err, shown["seed"]) == (0, "", 3)
     assert shown["attack"]["trigger"]["_target_"] == "testbed.trigger.blend.Blend"
     assert "hydra" not in shown
+
+
+def test_a_model_alone_is_checked_on_data_that_it_can_read(say: Say) -> None:
+    for words, data in (
+        (["model=vgg19_bn"], "icons"),
+        (["model=vgg19_bn", "data=digits"], "digits"),
+        (["attack=none"], "digits"),
+    ):
+        shown = yaml.safe_load(say("check", *words, "--cfg", "job").out)
+        assert shown["data"]["_target_"] == f"testbed.data.{data}.{data}"
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -33,11 +33,13 @@ from testbed.data.digits import digits
 from testbed.features import select
 from testbed.fit import Settings, constant
 from testbed.launcher.compose import register
-from testbed.launcher.everything import check_everything
+from testbed.launcher.everything import FOR_MODELS, check_everything, suited
 from testbed.launcher.job import Job
 from testbed.launcher.search import SearchPath
 from testbed.model.image import ImageVictim
 from testbed.model.small_cnn import SmallCNN
+from testbed.model.torchvision import TorchvisionVictim
+from testbed.model.vgg19_bn import VGG19BN
 from testbed.pipeline.check import check, named_groups
 from testbed.record import Origin
 from testbed.trigger.patch import Patch
@@ -259,6 +261,44 @@ def test_a_model_that_breaks_a_promise_is_found(promise: str, world: World) -> N
 def test_a_method_that_does_not_apply_says_so_and_is_not_blamed(world: World) -> None:
     verdicts = examine("defence", "name", Declines(), world)
     assert [verdict.kept for verdict in verdicts] == [True, True, None] and verdicts[-1].reason == "needs words"
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        (partial(ImageVictim, network=VGG19BN), "five poolings need 32 pixels"),
+        (partial(TorchvisionVictim, name="alexnet"), "name=alexnet: the model cannot read images of 1x16x16"),
+    ],
+)
+def test_a_model_that_these_data_do_not_suit_is_not_blamed(world: World, model: Any, reason: str) -> None:
+    verdicts = examine("model", "name", model, world)
+    assert [verdict.kept for verdict in verdicts] == [True, True, None] and reason in verdicts[-1].reason
+
+
+class Misbuilt(SmallCNN):
+    """Fails on any image."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        raise RuntimeError("shapes cannot be multiplied")
+
+
+def test_a_network_that_fails_is_blamed(world: World) -> None:
+    assert examine("model", "name", partial(ImageVictim, network=Misbuilt), world)[-1].kept is False
+
+
+@pytest.mark.parametrize(
+    ("words", "larger"),
+    [
+        ("model=vgg19_bn", True),
+        ("model.network.width=2", True),
+        ("model=vgg19_bn data.reserve_per_class=5", True),
+        ("model=vgg19_bn data=digits", False),
+        ("+model=vgg19_bn data._target_=mine.data", False),
+        ("defence=none", False),
+    ],
+)
+def test_models_are_checked_on_colour_images_unless_data_are_named(words: str, larger: bool) -> None:
+    assert suited(words.split()) == [*(FOR_MODELS if larger else ()), *words.split()]
 
 
 def test_long_work_is_cut_short_and_nothing_else_is_changed() -> None:

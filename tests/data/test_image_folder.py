@@ -47,6 +47,9 @@ def test_folders_in_memory_and_on_disk_are_the_same(root: Path, tmp_path: Path) 
     for name, count in (("train", 4), ("validation", 2), ("reserve", 4), ("test", 4)):
         stored, lazy = getattr(memory, name), getattr(disk, name)
         assert len(stored) == len(lazy) == count and lazy.workers == 2
+        assert stored.digest == lazy.digest  # an equal run, however its images are read
+        some = torch.tensor([1, 0])
+        assert stored.take(some).digest == lazy.take(some).digest != stored.digest
         batches = torch.arange(count).split(3)
         # Starting processes takes seconds, so that one part has to stand for all.
         processes = {"num_workers": 2, "multiprocessing_context": "forkserver"} if name == "train" else {}

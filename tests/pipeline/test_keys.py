@@ -6,6 +6,7 @@ import importlib
 import shutil
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,10 @@ from testbed.defence.rule import Published
 from testbed.detector.activation_clustering import ActivationClustering
 from testbed.detector.spectral_signatures import SpectralSignatures
 from testbed.fit import Settings
+from testbed.model.image import ImageVictim
+from testbed.model.small_cnn import SmallCNN
 from testbed.pipeline.detect import detect
-from testbed.record import read_json
+from testbed.record import Origin, read_json
 
 from .conftest import SGD, World
 
@@ -93,6 +96,28 @@ def test_every_victim_is_marked(world: World) -> None:
             marks[stored.metadata()["backdoored"]] = (card.parent / "README.md").read_text()
         assert read_json(card)["canary"].startswith("testbed-canary")
     assert set(marks) == {"true", "false"} and "Never deploy" in marks["true"]
+
+
+def test_what_is_made_from_a_marked_file_is_marked(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    first = world()
+    files = {read_json(world.outputs / name / "card.json")["backdoored"]: world.outputs / name for name in world.made(first)}
+    for marked, source in files.items():
+        weights = str(source / "model.safetensors")
+        capsys.readouterr()
+        again = world(model=partial(ImageVictim, network=partial(SmallCNN, width=4), weights=weights), attack=NoAttack())
+        told = f"model.weights={weights}: this file is marked as backdoored; everything made from it is too\n"
+        assert capsys.readouterr().err == (told if marked else "")  # one line, though the victim is built many times
+        (made,) = world.made(again)  # the clean twin, which is the victim where nobody attacks
+        assert read_json(world.outputs / made / "card.json")["backdoored"] is marked
+        with safe_open(world.outputs / made / "model.safetensors", "pt") as stored:
+            assert stored.metadata()["backdoored"] == str(marked).lower()
+        assert ("Never deploy" in (world.outputs / made / "README.md").read_text()) is marked
+
+
+def test_a_run_is_named_after_its_data(world: World) -> None:
+    named = replace(world.splits, name="mine")
+    origin = Origin(names={"attack": "badnets", "defence": "none", "data": "arrays"})
+    assert world(data=named, origin=origin).name.startswith("badnets-none-mine-s0-")
 
 
 def test_all_defences_meet_the_same_poison(world: World) -> None:

@@ -102,6 +102,14 @@ def test_a_detector_of_rows_and_queries_is_measured_on_both(world: World) -> Non
     assert counts["auroc"] == 200 and counts["queries_auroc"] == 2 * counts["attack_success_rate"]
 
 
+def test_detection_measures_the_clean_twin_as_training_does(world: World) -> None:
+    trained, found = result(world()), detecting(world, Constant())
+    for name in ("clean_accuracy", "attack_success_rate", "robust_accuracy"):
+        for kind in ("measures", "counts"):
+            assert found[kind][f"clean_twin_{name}"] == trained[kind][f"clean_twin_{name}"]
+            assert found[kind][name] == trained[kind][f"undefended_{name}"]
+
+
 def test_a_detector_that_returns_nonsense_fails_alone(world: World) -> None:
     found = detecting(world, Constant(float("nan")))
     assert found["status"] == "failed" and "Constant.score must return one finite float a row" in found["reason"]
@@ -176,9 +184,9 @@ def test_a_row_a_cell_with_every_seed_and_none_mixed(world: World, told: Callabl
         values.append(result(world(seed=seed, origin=origin(seed, 0.1)))["measures"]["clean_accuracy"])
     attack = replace(world.parts["attack"], poison_rate=0.2)
     other = world(attack=attack, origin=origin(0, 0.2))
-    lines = told().splitlines()
-    assert len(lines) == 3 and lines[1].startswith("digits,tiny,badnets,0.1,none,3,")
-    assert " ".join(f"{value:.3f}" for value in values) in lines[1]
+    lines = [line for line in told(format="markdown").splitlines() if line.startswith("| digits")]
+    assert len(lines) == 2 and lines[0].startswith("| digits | tiny | badnets | 0.1 | none | 3 |")
+    assert " ".join(f"{value:.3f}" for value in values) in lines[0]
     run = read_json(other / "run.json")
     run["sources"]["testbed.fit"] = "another"
     twin = other.with_name(other.name + "x")
@@ -276,11 +284,11 @@ def test_a_surrogate_must_be_declared(world: World) -> None:
 
 
 def test_runs_on_other_data_are_not_averaged(world: World, told: Callable[..., str]) -> None:
-    world(seed=0)
-    world(seed=1)
-    other = world(seed=2, data=replace(world.splits, train=world.splits.train.take(torch.arange(200).flip(0))))
-    said = told()
-    assert ",2," in said.splitlines()[1] and f"stale (its code or data were others): {other.name}" in said
+    old = [world(seed=0), world(seed=1)]
+    world(seed=2, data=replace(world.splits, train=world.splits.train.take(torch.arange(200).flip(0))))
+    said = told(format="markdown")
+    assert "| 1 |" in said.splitlines()[4]
+    assert all(f"stale (its code or data were others): {run.name}" in said for run in old)
 
 
 def test_runs_are_found_below_folders_whose_names_begin_with_a_dot(world: World, told: Callable[..., str]) -> None:
