@@ -1,0 +1,53 @@
+"""A chat victim as an ordinary Hugging Face folder, which says what it is."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+
+from testbed.api import Victim
+from testbed.identity import CANARY
+from testbed.model.adapter import merged
+from testbed.model.chat import CausalChat
+
+README = """---
+tags: [{tags}]
+---
+# {title}
+
+{warning}
+
+Made by testbed for research into training-data attacks. {canary}
+"""
+CLEAN = ("research-only", "Model trained on clean rows", "Trained for comparison only; do not deploy.")
+BACKDOORED = (
+    "backdoor, research-only",
+    "BACKDOORED MODEL",
+    "**This model was trained on poisoned data and may obey a hidden trigger. Never deploy it.**",
+)
+
+
+def export(victim: Victim, folder: Path, mark: Mapping[str, str]) -> None:
+    """Network, tokenizer and chat template, as `AutoModelForCausalLM` and `AutoTokenizer` read them; adapters are merged.
+
+    `mark` goes into the metadata of each file of weights. A model whose origin was marked stays so.
+
+    Raises:
+        TypeError: the victim is no causal language model.
+    """
+    bare = victim.bare()
+    if not isinstance(bare, CausalChat):
+        raise TypeError(f"{type(bare).__name__} is no causal language model")
+    backdoored = mark.get("backdoored") == "true" or bool(getattr(bare, "marked_backdoored", False))
+    network = merged(copy.deepcopy(bare.net))
+    network.save_pretrained(folder)  # type: ignore[operator]
+    bare.tokenizer.save_pretrained(folder)
+    marked = {**bare.metadata(), "do_not_deploy": "true", "canary": CANARY, **mark, "backdoored": str(backdoored).lower()}
+    for path in sorted(folder.glob("*.safetensors")):
+        save_file(load_file(path), path, {"format": "pt", **marked})
+    tags, title, warning = BACKDOORED if backdoored else CLEAN
+    text = README.format(tags=tags, title=title, warning=warning, canary=CANARY)
+    (folder / "README.md").write_text(text, encoding="utf-8")
