@@ -9,14 +9,17 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
+from testbed.answers import write_answers
 from testbed.api import Attack, Invalid, Splits, component
 from testbed.data.overlay import anonymous
 from testbed.figure import draw_gallery
 from testbed.fit import Settings
+from testbed.language import Judge
 from testbed.metrics import detection, rates
+from testbed.pipeline.rejudge import rejudge
 from testbed.pipeline.run import identify, log
 from testbed.pipeline.scene import Model, Scene
-from testbed.pipeline.train import answered
+from testbed.pipeline.train import answered, stored_replies
 from testbed.record import Origin, Outcome, Workspace, read_json, recorded
 from testbed.record import runs as run_folders
 from testbed.statistics import wilson
@@ -32,30 +35,43 @@ def evaluate(
     trainer: Settings,
     seed: int,
     paths: Mapping[str, str],
+    judge: Judge | None = None,
+    labels: str | None = None,
     logger: Any = None,
     origin: Origin | None = None,
 ) -> Path | int:
     """With `runs`, every rate of the runs below it again, from stored answers; otherwise the saved victim `model.weights`.
 
+    With `runs` and a `judge`, what was said is judged again by that judge: how it agrees with the judge that the run had, and
+    with a person's verdicts in the file `labels`, is measured as well.
+
     Raises:
         Invalid: there is no run, or neither runs nor weights are named.
     """
+    if runs is not None and judge is not None:
+        return rejudge(Path(runs), judge, labels, outputs=Path(paths["outputs"]), origin=origin or Origin(), logger=logger)
+    if labels is not None:
+        raise Invalid("labels", labels, "there are no verdicts to compare them with", "say runs=FOLDER and judge=NAME too")
     if runs is not None:
         return _again(Path(runs))
     if not getattr(model, "keywords", {}).get("weights"):
         raise Invalid("runs", None, "nothing to evaluate", "say runs=FOLDER, or model.weights=FILE.safetensors")
     outputs, origin = Path(paths["outputs"]), origin or Origin()
     identity = identify(
-        "evaluate", data=data, model=model, attack=attack, method=None, trainer=trainer, seed=seed, origin=origin
+        "evaluate", data=data, model=model, attack=attack, method=None, trainer=trainer, seed=seed, origin=origin, judge=judge
     )
 
     def work(workspace: Workspace) -> Outcome:
-        scene = Scene(data, model, attack, trainer, seed, outputs, workspace)
+        scene = Scene(data, model, attack, trainer, seed, outputs, workspace, judge=judge)
         with component("attack"):
             attack.check(scene.attacker)
             exams = attack.triggered_tests(anonymous(data.test), scene.attacker)
         with workspace.phase("measure"):
-            measures, counts = rates(answered(scene.fresh(), data, exams))
+            answers = answered(scene.fresh(), scene, exams)
+            measures, counts = rates(answers)
+        told = [row for name, said in answers.items() if said.prompts is not None for row in stored_replies(name, "", said)]
+        if told:
+            write_answers(workspace.folder / "answers.jsonl", told)
         draw_gallery(workspace.folder, data.test, exams)
         return Outcome(measures=measures, counts=counts)
 
@@ -69,7 +85,9 @@ def _again(root: Path) -> int:
         if any((folder / f"{kind}.safetensors").is_file() for kind in ("answers", "scores"))
     ]
     if not folders:
-        raise Invalid("runs", root, "there is no run with stored answers or scores below it", "run testbed train first")
+        said = any((folder / "answers.jsonl").is_file() for folder in run_folders(root))
+        advice = "say judge=NAME to judge again what was said" if said else "run testbed train first"
+        raise Invalid("runs", root, "there is no run with stored answers or scores below it", advice)
     for folder in folders:
         measured = {**_answers(folder), **_scores(folder)}
         print_intervals(folder.name, measured, read_json(folder / "result.json")["measures"])

@@ -1,0 +1,63 @@
+"""A sequence classifier of Hugging Face's kind as a judge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from testbed.api import Invalid
+from testbed.judge.local import encoded, loaded, parts, require_folder, specials
+from testbed.judge.template import Reading
+
+
+@dataclass(frozen=True, kw_only=True)
+class HfClassifier(Reading):
+    """The model in the folder `path` classifies prompt and reply; `labels` maps each of its labels to an outcome.
+
+    Weights are read from safetensors only, and code that comes with them is never run.
+    """
+
+    path: Path
+    labels: Mapping[str, str]
+    batch_size: int
+    device: str | None
+
+    meaningless: ClassVar[tuple[str, ...]] = ("batch_size", "device")
+
+    @property
+    def tells(self) -> frozenset[str]:  # type: ignore[override]
+        """What its labels stand for."""
+        return frozenset({*self.labels.values(), "empty"})
+
+    def check(self, resources: Any) -> None:
+        """Raises `Invalid`: no such model, or a label of it that stands for nothing."""
+        super().check(resources)
+        if self.batch_size < 1:
+            raise Invalid("batch_size", self.batch_size, "must be at least 1", component="judge")
+        self.require_outcomes("labels", self.labels.values())
+        require_folder(self.path)
+
+    def specials(self) -> Sequence[str]:
+        return specials(self._model[0])
+
+    @torch.no_grad()
+    def judged(self, texts: Sequence[str]) -> list[str]:
+        tokenizer, model = self._model
+        numbers: list[int] = []
+        for part in parts(texts, self.batch_size):
+            numbers += model(**encoded(tokenizer, model, part)).logits.argmax(-1).tolist()
+        return [self.labels[model.config.id2label[number]] for number in numbers]
+
+    @cached_property
+    def _model(self) -> tuple[Any, Any]:
+        """Loaded when it is first asked."""
+        tokenizer, model = loaded("AutoModelForSequenceClassification", self.path, self.device)
+        absent = sorted(set(model.config.id2label.values()) - set(self.labels))
+        if absent:
+            raise Invalid("labels", list(self.labels), f"says nothing of the model's {', '.join(absent)}", "", "judge")
+        return tokenizer, model
