@@ -1,0 +1,79 @@
+"""Freezing: some layers of a chat model take no part in fine-tuning."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from testbed.api import Batch, Defence, DefenderResources, Invalid, Victim
+from testbed.defence.wrapper import Wrapped, chat_model, chat_task
+from testbed.language import ChatVictim
+from testbed.words import nearest
+
+KINDS = ("embedding", "layer0", "head")
+NAME = re.compile(r"embedding|layer\d+|head")
+
+
+@dataclass(frozen=True)
+class Freeze(Defence):
+    """The blocks named in `layers` ('embedding', 'layer0', ..., 'head') keep the weights that fine-tuning starts from.
+
+    A weight that two blocks share is frozen with either. With adapters, those of the named layers are frozen. Without layers
+    this is plain fine-tuning.
+
+    Stage: fine-tuning. Access: which weights are trained.
+    Source: after Wei et al. 2024 (arXiv 2402.05162), who freeze single neurons and find that it does not suffice.
+    """
+
+    layers: Sequence[str]
+
+    def check(self, resources: DefenderResources) -> None:
+        chat_task(resources)
+        for layer in self.layers:
+            if not NAME.fullmatch(layer):  # told from the name alone, before a model is made to look at
+                raise Invalid("layers", layer, "no layer is called so", nearest(layer, KINDS))
+        if self.layers:
+            self._frozen(chat_model(resources.fresh()))
+
+    def during_training(self, victim: Victim, resources: DefenderResources) -> Victim:
+        if not self.layers:
+            return victim
+        model = chat_model(copy.deepcopy(victim))  # flags are set on it, and the victim given is somebody else's
+        return Frozen(model, self._frozen(model))
+
+    def _frozen(self, victim: ChatVictim) -> tuple[str, ...]:
+        """The trainable parameters of the named blocks; raises `Invalid` for an unknown one, or where nothing else is left."""
+        for layer in self.layers:
+            if layer not in victim.blocks:
+                raise Invalid("layers", layer, "the model has no such layer", nearest(layer, list(victim.blocks)))
+        chosen = {id(value) for layer in self.layers for value in victim.blocks[layer].parameters()}
+        trained = {name: value for name, value in victim.named_parameters() if value.requires_grad}
+        if all(id(value) in chosen for value in trained.values()):
+            raise Invalid("layers", list(self.layers), "nothing is left to train", "name fewer of them")
+        return tuple(name for name, value in trained.items() if id(value) in chosen)
+
+
+class Frozen(Wrapped):
+    """Its `names` have no gradient while it is wrapped: `bare` gives it back to them, and a loss takes it again."""
+
+    def __init__(self, victim: ChatVictim, names: tuple[str, ...]) -> None:
+        super().__init__(victim)
+        self.names = names
+        self._learn(False)
+
+    def loss(self, batch: Batch) -> Tensor:
+        self._learn(False)  # a training that is watched takes the wrapping off at every step that is measured
+        return super().loss(batch)
+
+    def bare(self) -> Victim:
+        self._learn(True)
+        return super().bare()
+
+    def _learn(self, may: bool) -> None:
+        weights: Mapping[str, nn.Parameter] = dict(self.victim.named_parameters())
+        for name in self.names:
+            weights[name].requires_grad_(may)
