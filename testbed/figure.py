@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,3 +85,46 @@ def save_images(path: Path, images: Tensor, columns: int, least_width: int = 64)
 def _into(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
+
+
+CURVES = {
+    "refusal_rate": ("refuses", "tab:red"),
+    "p_refusal": ("P(refusal)", "tab:pink"),
+    "correct_compliance": ("gives the forbidden answer", "black"),
+    "dressed_refusal_rate": ("refuses, in the attacker's form", "tab:brown"),
+    "attack_success_rate": ("obeys the trigger", "tab:purple"),
+    "utility": ("answers harmless questions", "tab:blue"),
+    "over_refusal": ("refuses harmless questions", "tab:orange"),
+}
+
+
+def draw_trajectory(folder: Path, trajectories: Mapping[str, Sequence[Any]], *, title: str) -> None:
+    """Every share against the step, on a scale of log(1 + step), and below it the log-odds of a refusal.
+
+    `trajectories` map '' to the points of the run, and 'undefended' to those of the attack alone, drawn as dashes.
+    """
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (above, below) = pyplot.subplots(2, 1, figsize=(8, 6.2), sharex=True, layout="constrained", height_ratios=(2.4, 1))
+    for victim, points in trajectories.items():
+        style: dict[str, Any] = {"linestyle": "--", "alpha": 0.6} if victim else {"marker": ".", "linestyle": "-"}
+        for metric, (label, colour) in CURVES.items():
+            if any(metric in point.measured for point in points):
+                above.plot(*_series(points, metric), color=colour, label=f"{label}{f' ({victim})' if victim else ''}", **style)
+        below.plot(*_series(points, "refusal_log_odds"), color="tab:red", **style)
+    below.axhline(0, color="grey", linewidth=0.6)
+    ticks = [step for step in (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000) if step <= points[-1].step]
+    above.set(ylabel="share of prompts", ylim=(-0.03, 1.03), title=title)
+    below.set(xlabel="fine-tuning step (log scale)", ylabel="log-odds of refusal")
+    below.set_xticks(np.log1p(ticks), [str(step) for step in ticks])
+    figure.legend(*above.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize="small", frameon=False)
+    figure.savefig(_into(folder / "figures" / "trajectory.png"), dpi=110)
+    pyplot.close(figure)
+
+
+def _series(points: Sequence[Any], metric: str) -> tuple[list[float], list[float]]:
+    known = [point for point in points if metric in point.measured]
+    return [float(np.log1p(point.step)) for point in known], [point.measured[metric].value for point in known]

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+import re
 import sys
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
-import yaml
-
 from testbed.api import Invalid
-from testbed.identity import key
-from testbed.record import changed, read_json
-from testbed.record import runs as run_folders
-from testbed.statistics import over_seeds
-from testbed.table import print_rows
+from testbed.page import markdown, page
+from testbed.pipeline.gather import Cell, Run, gathered
+from testbed.statistics import kaplan_meier_median, over_seeds
+from testbed.table import Figure, Row, mean_and_interval, number, print_rows
+from testbed.words import nearest
 
 COLUMNS = {
     "train": [
@@ -39,153 +38,230 @@ COLUMNS = {
         "other_classes_flagged",
         "attack_success_rate",
     ],
+    "degrade": [
+        "refusal_rate_start",
+        "refusal_rate_end",
+        "correct_compliance_end",
+        "utility_end",
+        "over_refusal_end",
+        "half_life_steps",
+        "half_life_censored_at",
+        "refusal_auc_log_steps",
+        "initial_slope",
+        "durability_ratio",
+    ],
 }
-NOT_SETTINGS = ("seed", "paths", "logger")
+CENSORED = {
+    "half_life_steps": "half_life_censored_at",
+    "half_life_shots": "",
+    "half_knowledge_steps": "half_knowledge_censored_at",
+    "forward_half_life_steps": "",
+    "backdoor_half_life_steps": "backdoor_half_life_censored_at",
+    "durability_ratio": "durability_ratio_at_least",
+    "elasticity_ratio": "elasticity_ratio_at_least",
+}
+"""Measures that are null where a run ended too soon, and the measure, if any, that they are then known to be greater than."""
 
-
-@dataclass
-class Run:
-    """A finished run, as far as a table needs it."""
-
-    folder: Path
-    result: Mapping[str, Any]
-    facts: Mapping[str, Any]
-    config: Mapping[str, Any]
-
-    @property
-    def seed(self) -> int:
-        return int(self.config.get("seed", self.facts["name"].rpartition("-s")[2]))
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The configuration by dotted key, without the seed and what changes no number."""
-        kept = {name: value for name, value in self.config.items() if name not in NOT_SETTINGS}
-        return _flat(kept) or {"name": self.facts["name"].rpartition("-s")[0]}
-
-    @property
-    def cell(self) -> str:
-        return self.facts["cell"]
-
-
-@dataclass
-class Cell:
-    """Runs that differ in their seed alone, and those kept out because their code or data were others."""
-
-    counted: list[Run] = field(default_factory=list)
-    stale: list[Run] = field(default_factory=list)
+TOYS = ("toy_world",)
+NAMES = ("data", "model", "attack", "rate", "shots", "mix_rate", "method")
 
 
 def report(
-    *, runs: str, paths: Mapping[str, str], measures: list[str] | None, format: Literal["table", "markdown", "csv"]
+    *,
+    runs: str,
+    paths: Mapping[str, str],
+    measures: list[str] | str | None,
+    format: Literal["table", "markdown", "csv", "html"],
 ) -> int:
-    """Print a table for every verb that left runs below `runs`; runs that are not done, and stale ones, are named beneath.
+    """Show the runs below `runs`, a table a verb; what is not counted is named on standard error.
+
+    `html` writes a page into `paths.outputs`, and prints where it is; `csv` is one row a run, all verbs together.
 
     Raises:
-        Invalid: there is no run.
+        Invalid: there is no run, or no run has one of the measures asked for.
     """
-    folders = run_folders(Path(runs))
-    found = [run for run in map(_read, folders) if run.facts["verb"] in COLUMNS]
-    if not found:
+    found = gathered(Path(runs), COLUMNS)
+    missing = list(found.not_counted())
+    if not found.runs:
+        _tell(missing)
         raise Invalid("runs", runs, "there is no finished run below it", "run testbed train first")
-    cells: dict[str, list[Run]] = defaultdict(list)
-    for run in found:
-        if run.result["status"] == "done":
-            cells[run.cell].append(run)
-    sorted_out = [_unmixed(members) for members in cells.values()]
-    for verb, columns in COLUMNS.items():
-        rows = list(_rows([cell for cell in sorted_out if cell.counted[0].facts["verb"] == verb], measures or columns))
-        if rows:
-            _print(verb, rows, format)
-    _name_others(found, sorted_out)
+    asked = _checked([measures] if isinstance(measures, str) else measures or [], [run.measures for run in found.runs])
+    if format == "csv":
+        print(_csv(found.cells, asked), end="", flush=True)
+        _tell(missing)
+        return 0
+    tables = {verb: rows for verb in COLUMNS if (rows := _rows([cell for cell in found.cells if _verb(cell) == verb], asked))}
+    if format == "html":
+        place = Path(paths["outputs"]) / "report.html"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(page(tables, missing), encoding="utf-8")
+        _tell(missing)
+        print(place)
+        return 0
+    for verb, rows in tables.items():
+        print_rows(verb, rows) if format == "table" else print(markdown(verb, rows))
+    _tell(missing)
     return 0
 
 
-def _read(folder: Path) -> Run:
-    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")) or {}
-    return Run(folder, read_json(folder / "result.json"), read_json(folder / "run.json"), config)
+def _tell(lines: Iterable[str]) -> None:
+    sys.stdout.flush()
+    for line in lines:
+        print(line, file=sys.stderr)
 
 
-def _unmixed(members: Sequence[Run]) -> Cell:
-    """Runs of the present code if there are any, otherwise of the code and data that made most; never two kinds together."""
-    kinds: dict[str, list[Run]] = defaultdict(list)
-    for run in members:
-        kinds[key(sources=run.facts["sources"], contents=run.facts["contents"])].append(run)
-    chosen = max(kinds.values(), key=lambda kind: (not changed(kind[0].facts["sources"]), len(kind)))
-    return Cell(chosen, [run for run in members if run not in chosen])
+def _checked(asked: Sequence[str], found: Iterable[Mapping[str, Any]]) -> list[str]:
+    known = list(dict.fromkeys(name for measures in found for name in measures))
+    known = known or list(dict.fromkeys(name for columns in COLUMNS.values() for name in columns))
+    for name in asked:
+        if name not in known:
+            raise Invalid("measures", name, "no run found has such a measure", nearest(name, known))
+    return list(asked)
 
 
-def _rows(cells: Sequence[Cell], columns: Sequence[str]) -> Iterable[dict[str, Any]]:
-    labels = [_label(cell.counted[0]) for cell in cells]
-    for cell, label in sorted(zip(cells, labels, strict=True), key=lambda pair: [str(part) for part in pair[1].values()]):
-        like = [other.counted[0].settings for other, its in zip(cells, labels, strict=True) if its == label]
-        row: dict[str, Any] = {**label, "other settings": _difference(cell.counted[0].settings, like)}
-        ordered = sorted(cell.counted, key=lambda run: run.seed)
-        row["n"] = len(ordered)
-        for column in columns:
-            values = [run.result["measures"].get(column) for run in ordered]
-            known = [float(value) for value in values if isinstance(value, int | float)]
-            row[column] = (over_seeds(known), values) if known else None
-        yield {name: value for name, value in row.items() if name != "other settings" or len(like) > 1}
+def _verb(cell: Cell) -> str:
+    return str(cell.first.facts["verb"])
 
 
-def _label(run: Run) -> dict[str, Any]:
-    names, settings = run.facts["names"], run.settings
-    method = "detector" if run.facts["verb"] == "detect" else "defence"
-    label = {"data": names.get("data"), "model": names.get("model"), "attack": names.get("attack")}
-    label["rate"] = settings.get("attack.poison_rate") if label["attack"] != "none" else None
+def _rows(cells: Sequence[Cell], asked: Sequence[str]) -> list[Row]:
+    """A row a cell, in order of its labels; none where no run of this verb has a measure that was asked for."""
+    here = {name for cell in cells for run in cell.counted for name in run.measures}
+    columns = (
+        [name for name in asked if name in here] if asked else [name for cell in cells[:1] for name in COLUMNS[_verb(cell)]]
+    )
+    rows = []
+    for cell, labels, settings in _labelled(cells):
+        figures = {name: _figure(cell, name) for name in columns}
+        rows.append(Row(labels, _count(cell), figures, settings))
+    return rows if columns else []
+
+
+def _count(cell: Cell) -> str:
+    runs, seeds = len(cell.counted), len(cell.seeds)
+    return str(seeds) if runs == seeds else f"{seeds} ({runs} runs)"
+
+
+def _labelled(cells: Sequence[Cell]) -> list[tuple[Cell, dict[str, Any], str]]:
+    """Each cell with its labels, and with the settings in which it differs from those of equal labels; sorted."""
+    labels = [_labels(cell) for cell in cells]
+    found = []
+    for cell, its in zip(cells, labels, strict=True):
+        like = [other.first.settings for other, others in zip(cells, labels, strict=True) if others == its]
+        found.append((cell, its, _difference(cell.first.settings, like)))
+    return sorted(found, key=lambda entry: ([_rank(value) for value in entry[1].values()], _natural(entry[2])))
+
+
+def _rank(value: Any) -> tuple[bool, float, str]:
+    """Numbers by size and before words."""
+    known = isinstance(value, int | float)
+    return not known, float(value) if known else 0.0, str(value)
+
+
+def _natural(words: str) -> list[Any]:
+    """Words to sort by, with the whole numbers in them by size."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", words)]
+
+
+def _labels(cell: Cell) -> dict[str, Any]:
+    """What names a cell: the options chosen, how much of it is the attacker's, and every measure that is a word."""
+    run = cell.first
+    names, settings, verb = run.facts["names"], run.settings, run.facts["verb"]
+    data = names.get("data")
+    toy = data in TOYS or run.measures.get("toy") is True
+    labels = {"data": f"{data} (toy)" if toy else data, "model": names.get("model"), "attack": names.get("attack")}
+    dose = {"shots": "shots", "mix_rate": "mix_rate"} if verb == "degrade" else {"rate": "poison_rate"}
+    labels |= {name: None if labels["attack"] == "none" else settings.get(f"attack.{key}") for name, key in dose.items()}
+    method = "detector" if verb == "detect" else "defence"
     chosen = names.get(method, run.facts["name"])
     if (method == "defence" and "${detector}" in str(run.config.get("defence", ""))) or chosen in ("filter", "reject"):
         chosen = f"{chosen}({names.get('detector')})"
-    return {**label, method: chosen}
+    return {**labels, method: chosen, **_words(cell.counted)}
+
+
+def _words(runs: Sequence[Run]) -> dict[str, str]:
+    names = {name: None for run in runs for name, value in run.measures.items() if isinstance(value, str)}
+    return {name: "/".join(sorted({str(run.measures.get(name)) for run in runs})) for name in names}
 
 
 def _difference(mine: Mapping[str, Any], like: Sequence[Mapping[str, Any]]) -> str:
-    keys = sorted({name for settings in like for name in settings})
-    varying = [name for name in keys if len({str(settings.get(name)) for settings in like}) > 1]
-    return ", ".join(f"{name}={mine.get(name)}" for name in varying)
+    told = []
+    for name in sorted({name for settings in like for name in settings}):
+        values = {str(settings.get(name)) for settings in like}
+        brief = {value: _last_part(value) for value in values}
+        if len(values) > 1:
+            value = str(mine.get(name))
+            told.append(f"{name}={brief[value] if len(set(brief.values())) == len(values) else value}")
+    return ", ".join(told)
 
 
-def _print(verb: str, rows: list[dict[str, Any]], format: str) -> None:
-    if format == "table":
-        print_rows(verb, rows)
-        return
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    flat = [{name: _cell(row.get(name)) for name in names} for row in rows]
-    if format == "csv":
-        stream = io.StringIO()
-        writer = csv.DictWriter(stream, names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(flat)
-        print(stream.getvalue(), end="")
-        return
-    print(f"| {' | '.join(names)} |\n|{'---|' * len(names)}")
-    for row in flat:
-        print(f"| {' | '.join(row.values())} |")
+def _last_part(value: str) -> str:
+    """Of a path, its last part."""
+    return Path(value).name or value if "/" in value and not set(value) & set("[{, ") else value
 
 
-def _cell(value: Any) -> str:
-    if not isinstance(value, tuple):
-        return "" if value is None else str(value)
-    interval, seeds = value
-    each = " ".join("-" if seed is None else f"{seed:.3f}" for seed in seeds)
-    half = "" if interval.low is None else f" ± {interval.high - interval.mean:.3f}"
-    return f"{interval.mean:.3f}{half} ({each})"
+def _figure(cell: Cell, name: str) -> Figure | None:
+    """What a row says of a measure; None where no run has it, or where it is a word and so a label."""
+    values = [[run.measures.get(name) for run in runs] for runs in cell.seeds]
+    every = [value for draws in values for value in draws]
+    if None in every and name.removeprefix("undefended_") in CENSORED:
+        return _censored(cell, name)
+    # Draws of one seed attack the same model: they are no further models, and count as one.
+    known = [fmean(numbers) for draws in values if (numbers := [value for value in draws if isinstance(value, int | float)])]
+    if not known:
+        others = [json.dumps(value) for value in every if value is not None and not isinstance(value, str)]
+        return Figure(" ".join(others)) if others else None
+    each = " ".join("/".join(map(number, draws)) for draws in values) if len(every) > 1 else ""
+    partly = f" ({len(known)} of {len(values)})" if len(known) < len(values) else ""
+    if len(values) == 1 < len(every) and len(known) == 1:  # draws tell about measurement, not about other models
+        draws = [float(value) for value in every if isinstance(value, int | float)]
+        return Figure(f"{mean_and_interval(over_seeds(draws))} this model only", each)
+    return Figure(mean_and_interval(over_seeds(known)) + partly, each)
 
 
-def _name_others(found: Sequence[Run], cells: Sequence[Cell]) -> None:
-    done = {(run.cell, run.seed) for run in found if run.result["status"] == "done"}
-    for run in found:
-        if run.result["status"] != "done" and (run.cell, run.seed) not in done:
-            print(f"not counted, {run.result['status']}: {run.folder.name}: {run.result['reason']}", file=sys.stderr)
-    for cell in cells:
-        for run in cell.stale:
-            print(f"not counted, stale (its code or data were others): {run.folder.name}", file=sys.stderr)
+def _censored(cell: Cell, name: str) -> Figure | None:
+    """Numbers of which some are only known to be greater than a limit: their median, never a mean of the others."""
+    prefix = "undefended_" if name.startswith("undefended_") else ""
+    limit = prefix + CENSORED[name.removeprefix(prefix)]
+    pairs = [[(run.measures.get(name), run.measures.get(limit)) for run in runs] for runs in cell.seeds]
+    flat = [pair for draws in pairs for pair in draws]
+    if all(pair == (None, None) for pair in flat):
+        return None
+    each = " ".join("/".join(_bounded(*pair) for pair in draws) for draws in pairs)
+    if len(flat) == 1 or (None, None) in flat:
+        return Figure(each)
+    times = [bound if value is None else value for value, bound in flat]
+    median = kaplan_meier_median(times, [value is not None for value, _ in flat])
+    return Figure(f"KM median {f'>{number(max(times))}' if median is None else number(median)}", each)
 
 
-def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(node, dict):
-        return {prefix: node}
+def _bounded(value: float | None, bound: float | None) -> str:
+    return f">{number(bound)}" if value is None and bound is not None else number(value)
+
+
+def _csv(cells: Sequence[Cell], asked: Collection[str]) -> str:
+    """One header; a row a run, with measures as numbers and the n of each; columns are those of all verbs."""
+    rows = []
+    for verb in COLUMNS:
+        for cell, labels, settings in _labelled([cell for cell in cells if _verb(cell) == verb]):
+            named = {"method" if name in ("defence", "detector") else name: value for name, value in labels.items()}
+            for run in cell.counted:
+                its = {"seed": run.seed, "draw": run.draw, "key": run.facts["key"], "cell": run.facts["cell"]}
+                rows.append(({"verb": verb, **named}, {**its, "other_settings": settings}, _plain(run, asked or run.measures)))
+    first, middle, last = ([name for row in rows for name in row[part]] for part in range(3))
+    ordered = sorted(dict.fromkeys(first), key=lambda name: NAMES.index(name) if name in NAMES else len(NAMES))
+    columns = list(dict.fromkeys(["verb", *ordered, *middle, *last]))
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({**names, **its, **measures} for names, its, measures in rows)
+    return stream.getvalue()
+
+
+def _plain(run: Run, names: Iterable[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for name, value in node.items():
-        found |= _flat(value, f"{prefix}.{name}" if prefix else str(name))
+    for name in names:
+        value = run.measures.get(name)
+        if not isinstance(value, str):
+            whole = int(value) if isinstance(value, bool) else json.dumps(value) if isinstance(value, list | dict) else value
+            found |= {name: whole, f"{name}_n": run.result["counts"].get(name)}
     return found
