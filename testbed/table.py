@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from string import ascii_lowercase
+from typing import Any, NamedTuple
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from testbed.statistics import Interval
 
 PREFIXES = {"": "victim", "undefended_": "undefended", "clean_twin_": "clean twin"}
 SHORT = {
@@ -23,6 +31,14 @@ SHORT = {
     "false_alarm_rate": "false alarms",
     "anomaly_index": "anomaly index",
     "auroc": "AUROC",
+    "refusal_rate_start": "refusal at start",
+    "refusal_rate_end": "refusal at end",
+    "correct_compliance_end": "correct compliance",
+    "utility_end": "utility",
+    "over_refusal_end": "over-refusal",
+    "half_life_steps": "half-life (steps)",
+    "half_life_censored_at": "censored at (steps)",
+    "refusal_auc_log_steps": "refusal AUC (log steps)",
 }
 HEADLINE = (
     "clean_accuracy",
@@ -34,6 +50,12 @@ HEADLINE = (
     "false_alarm_rate",
     "anomaly_index",
     "flagged_classes",
+    "refusal_rate_start",
+    "refusal_rate_end",
+    "correct_compliance_end",
+    "half_life_steps",
+    "half_life_censored_at",
+    "durability_ratio",
 )
 
 
@@ -78,21 +100,159 @@ def shown(value: Any) -> str:
     return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
-def print_rows(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Rows whose numbers are (interval, seeds): the mean with its interval, and beneath it every seed."""
-    every = dict.fromkeys(name for row in rows for name in row)
-    names = [name for name in every if any(row.get(name) is not None for row in rows)]
-    alike = {name for name in names if len(rows) > 1 and len({str(row.get(name)) for row in rows}) == 1}
-    shared = {name: rows[0][name] for name in names if name in alike and not isinstance(rows[0].get(name), tuple)}
-    columns = [name for name in names if name not in shared]
-    table = Table()
-    for name in columns:
-        numbers = any(isinstance(row.get(name), tuple) for row in rows)
-        table.add_column(SHORT.get(name, name.replace("_", " ")), no_wrap=not numbers)
+class Figure(NamedTuple):
+    """What a row says of one measure: the mean with its interval, and every seed where there are several."""
+
+    text: str
+    seeds: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a comparison: what names it, how many runs it rests on, its figures, and settings that no label tells."""
+
+    labels: Mapping[str, Any]
+    n: str
+    figures: Mapping[str, Figure | None]
+    settings: str = ""
+
+
+def heading(name: str) -> str:
+    """The name of a measure or of a label, for people."""
+    return SHORT.get(name, name.replace("_", " "))
+
+
+def number(value: float | None) -> str:
+    """Four digits or so: a whole number as it is, '-' for what is undefined."""
+    if value is None:
+        return "-"
+    return str(int(value)) if isinstance(value, int) else f"{value:{_style(value)}}"
+
+
+def mean_and_interval(interval: Interval) -> str:
+    """'mean ± half of the interval', in the decimals of the mean."""
+    if interval.high is None:
+        return number(interval.mean)
+    half = interval.high - interval.mean
+    style = _style(max(abs(interval.mean), half))
+    return f"{interval.mean:{style}} ± {half:{style}}"
+
+
+def _style(value: float) -> str:
+    size = abs(value)
+    return ".1e" if 0 < size < 0.001 else ".3f" if size < 10 else ".2f" if size < 100 else ".1f"
+
+
+def legend(rows: Sequence[Row]) -> str:
+    """What the signs in these rows mean; '' where there are none."""
+    said = " ".join(f"{figure.text} {figure.seeds}" for row in rows for figure in row.figures.values() if figure)
+    signs = {
+        "±": "± 95 % interval over seeds, each seed beneath",
+        "KM": "KM Kaplan-Meier, as some seeds were not watched for long enough",
+        ">": "> not reached when the run ended",
+        " of ": "(k of n) the mean of the k seeds that have it",
+    }
+    return "; ".join(meaning for sign, meaning in signs.items() if sign in said)
+
+
+def columns_of(rows: Sequence[Row]) -> tuple[dict[str, str], list[str], list[str]]:
+    """Labels that all rows share, with their values; the names of the other labels; the names of the measures that any has."""
+    names = list(dict.fromkeys(name for row in rows for name in row.labels))
+    told = [name for name in names if any(row.labels.get(name) is not None for row in rows)]
+    method = {"defence", "detector"}  # every row must be called something
+    alike = [name for name in told if name not in method and len({str(row.labels.get(name)) for row in rows}) == 1]
+    shared = {heading(name): str(rows[0].labels[name]) for name in alike}
+    if len({row.n for row in rows}) == 1:
+        shared["n"] = rows[0].n
+    measures = [name for name in rows[0].figures if any(row.figures[name] for row in rows)]
+    return shared, [name for name in told if name not in alike], measures
+
+
+def print_rows(title: str, rows: Sequence[Row]) -> None:
+    """A table as wide as there is room for, or, where it cannot fit, one block a row; settings that differ stand beneath."""
+    out = Console(width=_width(), highlight=False)
+    shared, labels, measures = columns_of(rows)
+    differing = dict.fromkeys(row.settings for row in rows if row.settings)
+    notes = {settings: f"{_letter(place)})" for place, settings in enumerate(differing)}
+    out.print(Text.assemble((title, "bold"), "  ", ", ".join(f"{name} = {value}" for name, value in shared.items())))
+    tables = (_table(rows, labels, measures, notes, room=room, count="n" not in shared) for room in (40, 20, 1))
+    fitting = next((table for table in tables if _natural_width(out, table) <= out.width), None)
+    if fitting is None:
+        for row in rows:
+            out.print()
+            _print_block(out, row, labels, measures, count="n" not in shared)
+    else:
+        out.print(fitting)
+        for settings, letter in notes.items():
+            _print_hanging(out, f"{letter} {settings}", len(letter) + 1)
+    if legend(rows):
+        _print_hanging(out, legend(rows), 0, "dim")
+    out.print()
+
+
+def _width() -> int | None:
+    """As the terminal, or as COLUMNS says; where there is neither, wide enough for a table."""
+    return None if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit() else 130
+
+
+def _natural_width(out: Console, table: Table) -> int:
+    return out.measure(table, options=out.options.update(width=10_000)).maximum
+
+
+def _table(
+    rows: Sequence[Row], labels: Sequence[str], measures: Sequence[str], notes: Mapping[str, str], *, room: int, count: bool
+) -> Table:
+    """Every column as wide as what is in it, with at most `room` characters of seeds in a line where the mean is shorter."""
+    table = Table(box=SIMPLE_HEAD, show_edge=False)
+    for name in [*labels, *(["n"] if count else []), *measures]:
+        cells = [_cell(row, name, measures, room) for row in rows]
+        width = max(len(line) for cell in cells for line in cell.plain.splitlines() or [""])
+        table.add_column(_folded(heading(name), width), no_wrap=True, min_width=width)
+    if notes:
+        table.add_column("", no_wrap=True)
     for row in rows:
-        table.add_row(*(_seeds(row.get(name)) for name in columns))
-    console().print(": ".join([f"[bold]{title}[/bold]", ", ".join(f"{name} = {value}" for name, value in shared.items())]))
-    console().print(table)
+        cells = [_cell(row, name, measures, room) for name in [*labels, *(["n"] if count else []), *measures]]
+        table.add_row(*cells, *([notes.get(row.settings, "")] if notes else []))
+    return table
+
+
+def _cell(row: Row, name: str, measures: Sequence[str], room: int) -> Text:
+    if name not in measures:
+        value = row.n if name == "n" else row.labels.get(name)
+        return Text("-" if value is None else str(value))
+    figure = row.figures[name]
+    if figure is None:
+        return Text("-")
+    seeds = _folded(figure.seeds, max(room, len(figure.text)))
+    return Text.assemble(figure.text, ("\n" + seeds if seeds else "", "dim"))
+
+
+def _folded(words: str, width: int) -> str:
+    return "\n".join(textwrap.wrap(words, max(width, 1), break_long_words=False, break_on_hyphens=False))
+
+
+def _print_block(out: Console, row: Row, labels: Sequence[str], measures: Sequence[str], *, count: bool) -> None:
+    told = [f"{heading(name)} = {row.labels[name]}" for name in labels if row.labels.get(name) is not None]
+    out.print(Text(", ".join([*told, *([f"n = {row.n}"] if count else [])]), style="bold"))
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(max_width=max(out.width // 3, 12))
+    grid.add_column(no_wrap=True)
+    grid.add_column(style="dim", overflow="fold")
+    for name in measures:
+        figure = row.figures[name]
+        if figure is not None:
+            grid.add_row(f"  {heading(name)}", Text(figure.text), Text(figure.seeds))
+    out.print(grid)
+    if row.settings:
+        _print_hanging(out, row.settings, 0)
+
+
+def _print_hanging(out: Console, words: str, indent: int, style: str = "") -> None:
+    out.print(Text(textwrap.fill(words, out.width, initial_indent="  ", subsequent_indent=" " * (2 + indent)), style=style))
+
+
+def _letter(place: int) -> str:
+    return ascii_lowercase[place] if place < len(ascii_lowercase) else str(place + 1)
 
 
 def print_intervals(title: str, measured: Mapping[str, Any], recorded: Mapping[str, Any]) -> None:
@@ -104,13 +264,3 @@ def print_intervals(title: str, measured: Mapping[str, Any], recorded: Mapping[s
         table.add_row(name, shown(value.mean if known else value), bounds, n, shown(recorded.get(name)))
     console().print(f"[bold]{title}[/bold]")
     console().print(table)
-
-
-def _seeds(value: Any) -> str:
-    if not isinstance(value, tuple):
-        return "-" if value is None else str(value)
-    interval, seeds = value
-    if interval.low is None:
-        return f"{interval.mean:.3f}"
-    each = " ".join("-" if seed is None else f"{seed:.3f}" for seed in seeds)
-    return f"{interval.mean:.3f} ± {interval.high - interval.mean:.3f}\n[dim]{each}[/dim]"
