@@ -1,4 +1,4 @@
-"""The main job on real handwritten digits, in one process: attacks, detectors, defences, tables.
+"""The main job on real handwritten digits and a toy chat model, in one process: attacks, detectors, defences, tables.
 
     python scripts/demo.py [--outputs outputs/demo]
 
@@ -25,6 +25,10 @@ STEPS = (
     ),
     ("Repair with 140 clean images", "train -m attack=badnets defence=fine_tuning,fine_pruning"),
     ("Filter and train again; the oracle knows the answers", "train -m attack=badnets defence=filter,oracle_filter"),
+    (
+        "How fast does an aligned chat model lose its alignment, and what does mixing in safety rows change? (a toy)",
+        "degrade attack=few_shot attack.shots=50 defence=safety_mix",
+    ),
 )
 
 
@@ -38,7 +42,7 @@ def demo(outputs: str) -> int:
             return code
     print("\n== All of it\n$ testbed report", flush=True)
     code = main(["report", f"paths.outputs={outputs}"])
-    print(f"\nrun folders: {outputs}/train and {outputs}/detect, pictures in their figures/")
+    print(f"\nrun folders: {outputs}/train, {outputs}/detect and {outputs}/degrade, pictures in their figures/")
     print(f"{time.monotonic() - start:.0f} s")
     return code
 
