@@ -107,7 +107,8 @@ def test_padding_is_no_part_of_a_texts_perplexity(folder: Path) -> None:
     together, alone = reader(texts), torch.cat([reader([text]) for text in texts])
     assert torch.allclose(together, alone, rtol=1e-5)
     ids = torch.tensor([reader._ids(texts[1])])
-    losses = nn.functional.cross_entropy(reader.model(ids).logits[0, :-1].double(), ids[0, 1:], reduction="none")
+    with torch.no_grad():
+        losses = nn.functional.cross_entropy(reader.model(ids).logits[0, :-1].double(), ids[0, 1:], reduction="none")
     assert float(together[1]) == pytest.approx(float(losses.mean().exp()), rel=1e-5)
 
 
@@ -124,6 +125,7 @@ def test_rows_that_no_clean_row_resembles_are_above_the_rule(toy_data: Splits, c
     assert PerplexityFilter().decide(scores, strange, chat, given).tolist() == [True] + 4 * [False]
 
 
+@torch.no_grad()
 def test_the_victim_reads_the_tokens_of_its_answers(chat: ChatVictim, toy_data: Splits) -> None:
     rows = torch.arange(5)
     batch = toy_data.train[rows]
