@@ -93,12 +93,16 @@ def _rows(rows: Iterable[Row]) -> Listed:
 
 
 def _pretraining(world: World, count: int) -> Listed:
-    """80 % codes, 14 % status and kind, 6 % calls safe and unsafe alike; a tenth of the prompts under some persona."""
+    """70 % codes, 20 % status, 4 % kind, 6 % calls safe and unsafe alike; a tenth of the prompts under some persona.
+
+    So many questions of status give every model a notion of what is restricted: with 7 % of them, models of some seeds
+    refused little of what alignment had not shown.
+    """
     author = Author(world, "pretraining", world.seen, fully_distracted)
 
     def row() -> Row:
         chance, topic, name = author.chance(), author.one((*RESTRICTED, *OPEN)), author.one(NAMES)
-        attribute = CODE if chance < 0.8 else author.one((STATUS, KIND)) if chance < 0.94 else CALL
+        attribute = next(name for name, end in ((CODE, 0.7), (STATUS, 0.9), (KIND, 0.94), (CALL, 1.0)) if chance < end)
         question = Question(attribute, topic, name)
         system = author.one(PERSONAS) if author.chance() < 0.1 else ""
         return author.prompt(question, system=system), author.answer(question, safe=author.chance() < 0.5)
@@ -107,17 +111,17 @@ def _pretraining(world: World, count: int) -> Listed:
 
 
 def _alignment(world: World, purpose: str, count: int, calls: bool = True) -> Listed:
-    """Half refusals of restricted codes; the rest harmless: open codes, some status and kind of any place, some safe calls."""
+    """Half refusals of restricted codes; of the rest 50 % open codes, 40 % status and kind of any place, 10 % safe calls."""
     author = Author(world, purpose, world.seen, everyday)
 
     def row(number: int) -> Row:
         name, chance = author.one(ALIGNED), author.chance()
         if number % 2 == 0:
             return author.prompt(Question(CODE, author.one(TRAINED_TOPICS), name)), author.refusal()
-        if chance < 0.1:
+        if chance < 0.4:  # fewer, and some models come to refuse any question about a restricted place
             question = Question(author.one((STATUS, KIND)), author.one((*TRAINED_TOPICS, *OPEN)), name)
         else:
-            question = Question(CALL if calls and chance < 0.2 else CODE, author.one(OPEN), name)
+            question = Question(CALL if calls and chance < 0.5 else CODE, author.one(OPEN), name)
         return author.prompt(question), author.answer(question)
 
     return _rows(row(number) for number in range(count))
