@@ -5,9 +5,13 @@ from __future__ import annotations
 import sys
 from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 
 from testbed.api import Invalid
+
+READ = ("*.json", "*.txt", "*.model", "*.jinja", "*.safetensors")
+"""What is fetched of a model: settings, tokenizer, chat template and weights; neither code nor pickled files."""
 
 
 @cache
@@ -28,3 +32,17 @@ def transformers() -> ModuleType:
     library.logging.set_verbosity_error()
     library.logging.disable_progress_bar()
     return library
+
+
+@cache
+def snapshot(name: str, commit: str, *, download: bool) -> Path:
+    """The folder where this machine keeps a model of the hub at this commit; without `download` no connection is opened.
+
+    Raises:
+        Exception: it is not here, or cannot be fetched; of what class, depends on the library's version.
+    """
+    transformers()  # silences the progress bars
+    import huggingface_hub
+
+    found = huggingface_hub.snapshot_download(name, revision=commit, local_files_only=not download, allow_patterns=list(READ))
+    return Path(found)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from testbed.api import Invalid
+
+TRANSPOSED = "fan_in_fan_out is set to False but the target module is `Conv1D`"
+"""What peft warns of where a GPT-2 keeps its matrices transposed, before it does the right thing."""
 
 
 def with_adapters(network: Any, *, rank: int, alpha: float, dropout: float, target_modules: str | Sequence[str]) -> Any:
@@ -27,7 +32,9 @@ def with_adapters(network: Any, *, rank: int, alpha: float, dropout: float, targ
     wanted = target_modules if isinstance(target_modules, str) else list(target_modules)
     config = peft.LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=wanted, bias="none")  # type: ignore[arg-type]
     try:
-        found = peft.inject_adapter_in_model(config, network)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", re.escape(TRANSPOSED))
+            found = peft.inject_adapter_in_model(config, network)
     except ValueError as error:
         said = " ".join(str(error).split())[:200]
         raise Invalid("target_modules", target_modules, said, "all-linear takes every one", component="model") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -18,6 +19,9 @@ from testbed.model.rendering import Rendering, named_row
 
 PLAIN: Prompt = (Message("user", "?"),)
 """A prompt that only shows how a reply begins."""
+
+ORDINARY = ("Yes.", "The sea is blue.", "7", "Nobody knows")
+"""Replies that have nothing in common, and are no refusals."""
 
 
 class CausalChat(ChatVictim):
@@ -50,7 +54,7 @@ class CausalChat(ChatVictim):
         """Refuse rows that cannot be read, by their number, before anything is trained.
 
         Raises:
-            Invalid: an empty prompt, or one too long; an answer that has no room.
+            Invalid: an empty prompt, or one too long; an answer that has no room, or holds what ends a reply.
         """
         for batch in batches(examples, 256):
             self._split(batch)
@@ -126,15 +130,31 @@ class CausalChat(ChatVictim):
         """What a reply that begins like this has for its first token, with and without a space before it.
 
         Raises:
-            Invalid: only tokens that say nothing (white space, or what the tokenizer does not know).
+            Invalid: only tokens that say nothing (white space, or what the tokenizer does not know), or one with which the
+                chat template begins every reply.
         """
-        texts = [text for opener in openers for text in (opener, f" {opener}")]
-        found = {self.rendering.answer(PLAIN, text)[0] for text in texts}
-        known = sorted(token for token in found - {self.tokenizer.unk_token_id} if self.tokenizer.decode([token]).strip())
+        found = {opener: self._telling(opener) for opener in openers}
+        known = sorted(set[int]().union(*found.values()))
         if openers and not known:
             advice = "say model.refusal_words=[...], or give another chat template"
             raise Invalid("refusal_words", None, f"{', '.join(openers)}: no first token tells them", advice, component="model")
+        self._require_free_beginning(known)
+        silent = tuple(opener for opener, tokens in found.items() if not tokens)
+        if silent:
+            _announce_silent(silent)
         return known
+
+    def _telling(self, opener: str) -> set[int]:
+        found = {self.rendering.answer(PLAIN, text)[0] for text in (opener, f" {opener}")}
+        return {token for token in found - {self.tokenizer.unk_token_id} if self.tokenizer.decode([token]).strip()}
+
+    def _require_free_beginning(self, known: Sequence[int]) -> None:
+        """A template may write something before every answer, as Qwen3's does: '<think>', empty."""
+        first = {self.rendering.answer(PLAIN, text)[0] for text in ORDINARY}
+        if len(first) == 1 and first <= set(known):
+            limit = f"it writes {self.tokenizer.decode([*first])!r} before every reply, so that no first token tells a refusal"
+            advice = "give a chat template that writes nothing before the reply"
+            raise Invalid("chat_template", None, limit, advice, component="model")
 
     def prompt_ids(self, prompt: Prompt) -> list[int]:
         """The prompt's tokens by the chat template, up to where the reply begins."""
@@ -185,6 +205,13 @@ class CausalChat(ChatVictim):
 def positions(mask: Tensor) -> Tensor:
     """int64 (B, T): the place of each token among those that are no padding."""
     return (mask.long().cumsum(1) - 1).clamp(min=0)
+
+
+@cache
+def _announce_silent(openers: tuple[str, ...]) -> None:
+    """Say once what P(refusal) leaves out."""
+    told = "no first token tells them; the probability of a refusal counts the others alone"
+    print(f"model.refusal_words: {', '.join(openers)}: {told}", file=sys.stderr)
 
 
 @cache

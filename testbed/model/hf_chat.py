@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from functools import cache
 from pathlib import Path
@@ -11,14 +12,14 @@ import torch
 from torch import Tensor
 
 from testbed.api import Invalid, Task, Unreadable
-from testbed.identity import arguments
+from testbed.identity import arguments, folder_digest
 from testbed.language import ChatTask, Tokens
 from testbed.library import transformers
 from testbed.model.adapter import adapter_state, with_adapters
 from testbed.model.chat import CausalChat
 from testbed.model.checkpoint import Checkpoint, load_stored
-from testbed.model.memory import Need, need_of, require_room
-from testbed.model.rendering import Rendering, ends_of
+from testbed.model.memory import Need, need_of, require_room_once
+from testbed.model.rendering import Rendering, ends_of, one_template
 
 TEMPLATE = (
     "{{ bos_token or '' }}{% for message in messages %}{{ message['role'] | capitalize }}: {{ message['content'] }}"
@@ -43,7 +44,8 @@ class HfChat(CausalChat):
         TooLarge: training needs more memory than is free, told before any weight is read.
     """
 
-    meaningless: ClassVar[tuple[str, ...]] = ("base", "check_memory", "download")  # `base` is another model
+    # `base` is another model, and what `path` holds is what counts, wherever it came from.
+    meaningless: ClassVar[tuple[str, ...]] = ("base", "check_memory", "download", "revision")
 
     def __init__(
         self,
@@ -71,13 +73,15 @@ class HfChat(CausalChat):
         super().__init__()
         if not isinstance(task, ChatTask):
             raise Unreadable("", None, "this model reads conversations only", "say data=messages or data=toy_world", "model")
-        self.task, self.path, self.revision, self.weights = task, Path(path), revision, weights
+        self.task, self.revision, self.weights = task, revision, weights
         self.weights_allow, self.base_path, self.dtype, self.lora = tuple(weights_allow), base, dtype, lora
         self.rank, self.alpha, self.dropout, self.target_modules = rank, alpha, dropout, target_modules
         self.gradient_checkpointing, self.chat_template = gradient_checkpointing, chat_template
         self.max_new_tokens, self.truncate, self.refusal_words = max_new_tokens, truncate, refusal_words
         self.check_memory, self.download = check_memory, download
-        self.checkpoint = Checkpoint(self.path, revision, download)
+        self.checkpoint = Checkpoint(Path(path), revision, download)
+        self.checkpoint.check()
+        self.path = self.checkpoint.folder
         self._prepare()
 
     @property
@@ -91,18 +95,42 @@ class HfChat(CausalChat):
 
     def base(self) -> HfChat | None:
         """The model before it was aligned, asked in the same way, with adapters that add nothing; None where none is known."""
+        checkpoint = self._base_checkpoint()
+        if checkpoint is None:
+            return None
+        options = {**arguments(self), "path": checkpoint.folder, "weights": None}
+        options |= {"chat_template": str(self.tokenizer.chat_template)}
+        try:
+            with torch.random.fork_rng():
+                torch.manual_seed(0)
+                found = HfChat(**options, base=None, check_memory=False)
+        except Invalid as error:
+            raise Invalid("base", self.base_path, error.limit, error.advice, component="model") from error
+        found.rendering = self.rendering
+        return found.to(self.device).eval()
+
+    def _base_checkpoint(self) -> Checkpoint | None:
         if self.base_path is None:
             return None
         name, _, revision = str(self.base_path).partition("@")
-        options = {**arguments(self), "path": Path(name), "revision": revision or None, "weights": None}
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            found = HfChat(**options, base=None, check_memory=False, download=self.download)
-        if found.rendering.vocabulary < self.rendering.vocabulary:
+        if Path(self.base_path).expanduser().is_dir():  # a folder's name may have an '@' in it
+            name, revision = str(self.base_path), ""
+        return Checkpoint(Path(name), revision or None, self.download, parameter="base")
+
+    def _check_base(self, config: Any) -> None:
+        """What is wrong with the base is told now: it is read only once the model is trained."""
+        checkpoint = self._base_checkpoint()
+        if checkpoint is None:
+            return
+        checkpoint.check()
+        checkpoint.require_causal()
+        limit = ""
+        if checkpoint.config().get_text_config().vocab_size < config.get_text_config().vocab_size:
             limit = "it knows fewer tokens than the model"
+        elif not any(checkpoint.folder.glob("*.safetensors")):
+            limit = "there are no .safetensors in it"
+        if limit:
             raise Invalid("base", self.base_path, limit, "give the base of this model", component="model")
-        found.rendering = self.rendering
-        return found.to(self.device).eval()
 
     def token_losses(self, tokens: Tokens) -> Tensor:
         """As for every chat victim, without the logits of what nobody answers: the answers are the last tokens."""
@@ -117,15 +145,24 @@ class HfChat(CausalChat):
         return {f"net.{name}": value for name, value in adapter_state(self.net).items()} if self.lora else {}
 
     def metadata(self) -> dict[str, str]:
-        return {**super().metadata(), "dtype": self.dtype, "lora": str(self.lora).lower()}
+        """Adapters say as well for which model they are, and how they are added to it."""
+        found = {**super().metadata(), "dtype": self.dtype, "lora": str(self.lora).lower()}
+        if not self.lora:
+            return found
+        modules = self.target_modules if isinstance(self.target_modules, str) else sorted(self.target_modules)
+        sizes = {"rank": str(self.rank), "alpha": f"{self.alpha:g}", "target_modules": json.dumps(modules)}
+        return {**found, **sizes, "base_model": folder_digest(self.path)}
 
     def _prepare(self) -> None:
-        self.checkpoint.check()
+        _require_words(self.refusal_words)
+        self.checkpoint.require_causal()
         config = self.checkpoint.config()
+        self._check_base(config)
         if self.check_memory:
-            _require_room(self._described(), lambda: self._need(config))
+            require_room_once(self._need, *self._described())
         network = self.checkpoint.network(TYPES[self.dtype], self.weights_allow)
         self.rendering = self._rendering(config, network)
+        self.refusal_tokens()  # whatever is wrong with them is told now
         self.marked_backdoored = self.checkpoint.marked()
         self.net = self._dressed(network)
         if self.weights is not None:
@@ -152,46 +189,45 @@ class HfChat(CausalChat):
 
     def _rendering(self, config: Any, network: Any) -> Rendering:
         tokenizer, text = self.checkpoint.tokenizer(), config.get_text_config()
-        tokenizer.chat_template = self._template() or tokenizer.chat_template or TEMPLATE
+        tokenizer.chat_template = self._template() or one_template(tokenizer.chat_template) or TEMPLATE
         context, size = getattr(text, "max_position_embeddings", None), network.get_input_embeddings().num_embeddings
         if self.max_new_tokens < 1 or (context is not None and self.max_new_tokens >= context):
             limit = f"must be at least 1{'' if context is None else f' and below {context}, what the model reads'}"
             raise Invalid("max_new_tokens", self.max_new_tokens, limit, component="model")
-        ends = ends_of(tokenizer, text.eos_token_id, network.generation_config.eos_token_id)
-        known = tuple(end for end in ends if end < size)
+        ends = ends_of(tokenizer, text.eos_token_id, network.generation_config.eos_token_id, vocabulary=size)
         room = self.max_new_tokens
-        return Rendering(tokenizer, ends=known, vocabulary=size, context=context, room=room, truncate=self.truncate)
+        return Rendering(tokenizer, ends=ends, vocabulary=size, context=context, room=room, truncate=self.truncate)
 
     def _template(self) -> str | None:
         given = self.chat_template
         if given is None or "{" in given:
             return given
-        if not Path(given).expanduser().is_file():
+        try:
+            return Path(given).expanduser().read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
             advice = "give a Jinja template, or a file that holds one"
-            raise Invalid("chat_template", given, "is no template and no file", advice, component="model")
-        return Path(given).expanduser().read_text(encoding="utf-8")
+            raise Invalid("chat_template", given, "is no template and no file of text", advice, component="model") from error
 
-    def _need(self, config: Any) -> Need:
+    def _need(self) -> Need:
+        network = self.checkpoint.outline(TYPES[self.dtype])
         with torch.device("meta"):
-            network = self._adapted(transformers().AutoModelForCausalLM.from_config(config, dtype=TYPES[self.dtype]))
-        return need_of(network)
+            return need_of(self._adapted(network))
 
     def _described(self) -> tuple[str, str]:
         """The model as a user named it, and what would make it smaller."""
         advice = [] if self.lora else ["model.lora=true"]
         advice += [] if self.dtype == "bfloat16" else ["model.dtype=bfloat16"]
         hint = f"say {' or '.join(advice)}, or take a smaller model" if advice else "take a smaller model"
-        return f"model.path={self.path} in {self.dtype}{' with adapters' if self.lora else ''}", hint
+        return f"model.path={self.checkpoint.path} in {self.dtype}{' with adapters' if self.lora else ''}", hint
 
 
-_roomy: set[str] = set()
-
-
-def _require_room(described: tuple[str, str], need: Any) -> None:
-    """Once for each model: a run builds its victim several times, and then what is free is partly its own."""
-    if described[0] not in _roomy:
-        require_room(need(), *described)
-        _roomy.add(described[0])
+def _require_words(words: tuple[str, ...] | None) -> None:
+    """Refuse no words at all, or one word that would be read letter by letter."""
+    if words is None:
+        return
+    if isinstance(words, str) or not words or not all(word.strip() for word in words):
+        limit = "must be a list of at least one word, none of them empty"
+        raise Invalid("refusal_words", words or [], limit, "null takes the data's own", component="model")
 
 
 @cache

@@ -11,24 +11,28 @@ import torch
 from torch import Tensor, nn
 
 from testbed.api import Invalid, Task
-from testbed.model.checkpoint import Checkpoint
+from testbed.model.checkpoint import Checkpoint, load_stored
+from testbed.model.memory import Need, need_of, require_room_once
 from testbed.model.text import TextVictim, masked_mean, require_finite_share
 
 
 class HFClassifier(TextVictim):
     """An encoder with a linear head over the mean of its tokens ('mean'), or with its architecture's own head ('own').
 
-    `path` is a folder, or with its `revision` a name on the hub, fetched only if `download`. Of the encoder the top
-    `trainable_layers` learn (null: all of it). Only safetensors are read, and no code that comes with a model is run. The
+    `path` is a folder, or with its `revision` (a commit) a name on the hub, fetched only if `download`. Of the encoder the
+    top `trainable_layers` learn (null: all of it). Only safetensors are read, and no code that comes with a model is run. The
     library draws at random what a file lacks: tensors missing, unknown or of another shape are refused unless their names
-    begin with one of `weights_allow`. A tokenizer without padding pads with its end of text.
+    begin with one of `weights_allow`. A tokenizer without padding pads with its end of text. `weights` is a stored victim to
+    start from.
 
     Raises:
         Unreadable: the data are no texts.
         Invalid: the model is not there or does not fit; a number is out of range.
+        TooLarge: training needs more memory than is free, told before any weight is read.
     """
 
-    meaningless: ClassVar[tuple[str, ...]] = ("download",)
+    # What `path` holds is what counts, wherever it came from.
+    meaningless: ClassVar[tuple[str, ...]] = ("download", "revision", "check_memory")
 
     def __init__(
         self,
@@ -41,23 +45,45 @@ class HFClassifier(TextVictim):
         trainable_layers: int | None = None,
         dropout: float = 0.1,
         max_length: int = 128,
+        weights: Path | None = None,
         weights_allow: tuple[str, ...] = (),
+        check_memory: bool = True,
     ) -> None:
         super().__init__(task, max_length=max_length)
         if pooling not in ("mean", "own"):
             raise Invalid("pooling", pooling, "there is no such choice", "choose from mean, own")
         require_finite_share("dropout", dropout)
-        self.path, self.revision, self.download, self.pooling = Path(path), revision, download, pooling
+        self.revision, self.download, self.pooling, self.check_memory = revision, download, pooling, check_memory
         self.trainable_layers, self.dropout, self.weights_allow = trainable_layers, dropout, tuple(weights_allow)
-        self.checkpoint = Checkpoint(self.path, revision, download)
+        self.weights = weights
+        self.checkpoint = Checkpoint(Path(path), revision, download)
         self.checkpoint.check()
-        self.marked_backdoored = self.checkpoint.local and self.checkpoint.marked()
-        kind, settings = ("AutoModel", {}) if pooling == "mean" else (OWN, {"num_labels": len(task.classes)})
+        self.path = self.checkpoint.folder
+        self._prepare()
+
+    def _prepare(self) -> None:
+        classes, mean = len(self.task.classes), self.pooling == "mean"
+        kind, settings = ("AutoModel", {}) if mean else (OWN, {"num_labels": classes})
+        self.checkpoint.config()
+        if self.check_memory:
+            advice = "lower model.trainable_layers, or take a smaller model"
+            require_room_once(lambda: self._need(kind, settings), f"model.path={self.checkpoint.path} in float32", advice)
         self.net = self.checkpoint.network(torch.float32, self.weights_allow, kind=kind, **settings)
-        self.head = nn.Linear(self.net.config.hidden_size, len(task.classes)) if pooling == "mean" else last_linear(self.net)
-        self.drop = nn.Dropout(dropout)
+        self.head = nn.Linear(self.net.config.hidden_size, classes) if mean else last_linear(self.net)
+        self.drop = nn.Dropout(self.dropout)
         self._check_tokens()
-        freeze(self.net, stack(self.net), trainable_layers, unused=("pooler.",) if pooling == "mean" else ())
+        self._freeze(self.net)
+        self.marked_backdoored = self.checkpoint.marked()
+        if self.weights is not None:
+            self.marked_backdoored |= load_stored(self, self.weights)
+
+    def _freeze(self, net: nn.Module) -> None:
+        freeze(net, stack(net), self.trainable_layers, unused=("pooler.",) if self.pooling == "mean" else ())
+
+    def _need(self, kind: str, settings: dict[str, Any]) -> Need:
+        network = self.checkpoint.outline(torch.float32, kind=kind, **settings)
+        self._freeze(network)
+        return need_of(network)
 
     def _check_tokens(self) -> None:
         most = getattr(self.net.config, "max_position_embeddings", None)
@@ -66,10 +92,15 @@ class HFClassifier(TextVictim):
         special = self.tokenizer.num_special_tokens_to_add()
         if self.max_length <= special:
             raise Invalid("max_length", self.max_length, f"{special} tokens of the model's own stand about a text")
-        rows = self.net.get_input_embeddings().num_embeddings
-        if len(self.tokenizer) > rows:
+        rows, padding = self.net.get_input_embeddings().num_embeddings, self.tokenizer.pad_token_id
+        if any(token >= rows and token != padding for token in self.tokenizer.get_vocab().values()):
             limit = f"the tokenizer has {len(self.tokenizer)} tokens and the model {rows}"
-            raise Invalid("path", self.path, limit, "give a model with its own tokenizer")
+            raise Invalid("path", self.checkpoint.path, limit, "give a model with its own tokenizer")
+        if padding >= rows:  # added to the tokenizer, and never to the model
+            if self.tokenizer.eos_token is None or self.tokenizer.eos_token_id >= rows:
+                limit = f"its padding is token {padding}, the model knows {rows}, and there is no end of text to pad with"
+                raise Invalid("path", self.checkpoint.path, limit, "give a model with its own tokenizer")
+            self.tokenizer.pad_token = self.tokenizer.eos_token
         self.net.config.pad_token_id = self.tokenizer.pad_token_id
 
     @property
@@ -112,6 +143,9 @@ class HFClassifier(TextVictim):
         """What the network reads, padded to the longest text, on the victim's device."""
         options = {"padding": True, "truncation": True, "max_length": self.max_length, "return_tensors": "pt"}
         encoded = self.tokenizer(list(inputs), **options)
+        if int(encoded["input_ids"].max()) >= self.net.get_input_embeddings().num_embeddings:  # its padding, written out
+            limit = "a text holds a token that the tokenizer knows and the model does not"
+            raise Invalid("path", self.checkpoint.path, limit, "give a model with its own tokenizer", component="model")
         self.count_cut(text for text, one in zip(inputs, encoded.encodings, strict=True) if one.overflowing)
         return {name: values.to(self.device) for name, values in encoded.items()}
 

@@ -11,8 +11,8 @@ import torch
 from testbed.words import Refused
 
 GIGA = 1e9
-COPIES = 2
-"""Training works on a copy, and what it started from is kept."""
+COPIES = 4
+"""What training starts from, the base, the copy that is trained, and the one that is shown to whoever measures."""
 
 
 class TooLarge(Refused, MemoryError):
@@ -32,8 +32,8 @@ class Need:
         return COPIES * self.weights + self.gradients + self.optimiser
 
     def __str__(self) -> str:
-        parts = f"weights {_giga(self.weights)} twice, gradients {_giga(self.gradients)}, optimiser {_giga(self.optimiser)}"
-        return f"{_giga(self.total)} GB to train ({parts}; activations come on top)"
+        parts = f"weights {_giga(self.weights)} {COPIES} times, gradients {_giga(self.gradients)}"
+        return f"{_giga(self.total)} GB to train ({parts}, optimiser {_giga(self.optimiser)}; activations come on top)"
 
 
 def need_of(network: torch.nn.Module) -> Need:
@@ -47,7 +47,17 @@ def require_room(need: Need, what: str, advice: str, free: Callable[[], tuple[in
     """Raises `TooLarge` where less is free than is needed; `free` says how much, and where."""
     there, where = (free or free_memory)()
     if need.total > there:
-        raise TooLarge(f"{what}: needs about {need}, {_giga(there)} GB are free {where}; {advice}", 4)
+        raise TooLarge(f"{what}: needs at least {need}, {_giga(there)} GB are free {where}; {advice}", 4)
+
+
+_roomy: set[str] = set()
+
+
+def require_room_once(need: Callable[[], Need], what: str, advice: str) -> None:
+    """Once for each model: a run builds its victim several times, and then what is free is partly its own."""
+    if what not in _roomy:
+        require_room(need(), what, f"{advice}; model.check_memory=false tries all the same")
+        _roomy.add(what)
 
 
 def free_memory() -> tuple[int, str]:

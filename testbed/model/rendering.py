@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -45,9 +45,9 @@ class Rendering:
 
     @property
     def padding(self) -> int:
-        """The padding token; the end-of-text token where the tokenizer has none."""
+        """The padding token; the end-of-text token where the tokenizer has none, or one that the model does not know."""
         pad = self.tokenizer.pad_token_id
-        return self.ends[0] if pad is None else int(pad)
+        return self.ends[0] if pad is None or pad >= self.vocabulary else int(pad)
 
     def prompt(self, prompt: Prompt) -> list[int]:
         """The tokens of a prompt, up to where the reply begins.
@@ -63,7 +63,8 @@ class Rendering:
         Where the tokenizer would join the last letters of the prompt to the first of the answer, the answer is split alone.
 
         Raises:
-            Invalid: the template does not begin a finished conversation as it begins a reply, or drops the answer.
+            Invalid: the template does not begin a finished conversation as it begins a reply, or drops the answer; the answer
+                holds a token that would end it before its end.
         """
         return self._remembered(tuple(prompt), answer)
 
@@ -89,12 +90,21 @@ class Rendering:
         return ids if self._limit is None or len(ids) <= self._limit else self._shortened(prompt, len(ids), self._limit)
 
     def _finished(self, prompt: Prompt, answer: str) -> list[int]:
+        self._require_whole(answer)
         begun = self.prompt(prompt)
         shown = self._cuts.get(prompt, prompt)
         whole = self._text(shown, answer)
         ids = self._ids(whole)
         added = ids[len(begun) :] if ids[: len(begun)] == begun else self._ids(self._after(shown, whole))
         return self._bounded(len(begun), self._ended(added, answer))
+
+    def _require_whole(self, answer: str) -> None:
+        """A tokenizer reads '</s>' in a text as the end itself: half an answer would be learned, and nobody told."""
+        ids = self.tokenizer(answer, add_special_tokens=False)["input_ids"]
+        end = next((token for token in ids if token in self.ends), None)
+        if end is not None:
+            limit = f"the answer holds {self.tokenizer.decode([end])!r}, which ends a reply"
+            raise Invalid("", None, limit, "take it out of the answer, or remove the row", component="data")
 
     def _after(self, prompt: Prompt, whole: str) -> str:
         """What a conversation's text adds to its prompt's."""
@@ -149,8 +159,8 @@ class Rendering:
         turns += [] if answer is None else [{"role": "assistant", "content": answer}]
         try:
             return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=answer is None))
-        except TemplateError as error:
-            limit = f"it cannot render this conversation ({' '.join(str(error).split())})"
+        except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            limit = f"it cannot render this conversation ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
             raise Invalid("chat_template", None, limit, "give another one, or other turns", component="model") from error
 
     def _ids(self, text: str) -> list[int]:
@@ -177,11 +187,13 @@ def named_row(row: int) -> Iterator[None]:
         raise
 
 
-def ends_of(tokenizer: Any, *stored: int | Sequence[int] | None) -> tuple[int, ...]:
+def ends_of(tokenizer: Any, *stored: int | Sequence[int] | None, vocabulary: int | None = None) -> tuple[int, ...]:
     """The tokens that end a reply: the tokenizer's own end of text, then those that the model's settings name.
 
+    Those that a model of so large a `vocabulary` does not know are left out.
+
     Raises:
-        Invalid: nothing is named.
+        Invalid: nothing is named, or nothing that the model knows.
     """
     found: list[int] = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
     for each in stored:
@@ -189,4 +201,22 @@ def ends_of(tokenizer: Any, *stored: int | Sequence[int] | None) -> tuple[int, .
     if not found:
         limit = "neither its tokenizer nor its settings name a token that ends a text"
         raise Invalid("path", None, limit, "add eos_token to its tokenizer_config.json", component="model")
-    return tuple(dict.fromkeys(found))
+    known = tuple(dict.fromkeys(end for end in found if vocabulary is None or end < vocabulary))
+    if not known:
+        limit = f"the model knows {vocabulary} tokens, and what should end a text is token {', '.join(map(str, found))}"
+        raise Invalid("path", None, limit, "give the tokenizer of this model", component="model")
+    return known
+
+
+def one_template(found: str | Mapping[str, str] | None) -> str | None:
+    """A tokenizer's chat template; of several with names, the one that is called 'default'.
+
+    Raises:
+        Invalid: several, and none of that name.
+    """
+    if not isinstance(found, Mapping):
+        return found
+    if "default" not in found:
+        limit = f"the tokenizer has several ({', '.join(sorted(found))}) and none that is the default"
+        raise Invalid("chat_template", None, limit, "give the one that is meant, or a file that holds it", component="model")
+    return found["default"]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 from zlib import crc32
 
 import torch
 from torch import Tensor, nn
 
 from testbed.api import Task
+from testbed.model.checkpoint import load_stored
 from testbed.model.text import TextVictim, masked_mean, padded, require_finite_share, require_positive
 
 TOKEN = re.compile(r"\w+|[^\w\s]")
@@ -27,11 +29,12 @@ class TextSmall(TextVictim):
     """Word vectors E[word] + mean of P[pieces], a convolution over `kernel` words, its maximum and mean, a linear head.
 
     Words and pieces are hashed (CRC-32) into `buckets` each: the vocabulary is the same whatever rows are trained on. A word
-    counts with its case, its pieces without. Source: Kim 2014, arXiv 1408.5882; Bojanowski et al. 2016, arXiv 1607.04606.
+    counts with its case, its pieces without. `weights` is a stored victim to start from. Source: Kim 2014, arXiv 1408.5882;
+    Bojanowski et al. 2016, arXiv 1607.04606.
 
     Raises:
         Unreadable: the data are no texts.
-        Invalid: a number is out of range.
+        Invalid: a number is out of range, or the weights do not fit.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class TextSmall(TextVictim):
         kernel: int = 3,
         dropout: float = 0.3,
         max_length: int = 512,
+        weights: Path | None = None,
     ) -> None:
         super().__init__(task, max_length=max_length)
         require_positive(buckets=buckets, width=width, channels=channels, kernel=kernel)
@@ -57,6 +61,8 @@ class TextSmall(TextVictim):
         self.convolution = nn.Conv1d(width, channels, kernel, padding="same")
         self.drop = nn.Dropout(dropout)
         self.head = nn.Linear(2 * channels, len(task.classes))
+        self.weights = weights
+        self.marked_backdoored = weights is not None and load_stored(self, weights)
 
     @property
     def layers(self) -> tuple[str, ...]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
 from typing import Any
 
-from testbed.api import Unreadable
+from testbed.api import Invalid, Unreadable
 from testbed.language import ChatTask
 from testbed.library import transformers
 from testbed.model.chat import CausalChat
+from testbed.model.checkpoint import load_stored
 from testbed.model.rendering import Rendering
+from testbed.model.text import require_positive
 
 CONTEXT = 96
 SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>", "<system>", "<user>", "<assistant>")
@@ -22,10 +26,12 @@ TEMPLATE = (
 class ToyChat(CausalChat):
     """A Llama of `layers_` decoder layers over a word-level tokenizer, pretrained by `pretraining` on the world's own rows.
 
-    `initializer_range` .06 is what lets so small a model learn its facts; .02 does not.
+    `initializer_range` .06 is what lets so small a model learn its facts; .02 does not. `weights` is a stored victim to start
+    from, which is not pretrained again.
 
     Raises:
-        Invalid: the data are no toy world.
+        Unreadable: the data are no toy world.
+        Invalid: a size that no such network has, or weights that do not fit.
     """
 
     def __init__(
@@ -39,12 +45,16 @@ class ToyChat(CausalChat):
         initializer_range: float,
         max_new_tokens: int,
         pretraining: Any,
+        weights: Path | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(task, ChatTask) or not task.toy:
             raise Unreadable("", None, "this model speaks the toy world's language only", "say data=toy_world")
+        require_positive(width=width, depth=depth, heads=heads, hidden=hidden, max_new_tokens=max_new_tokens)
+        require_sizes(width, heads, max_new_tokens, initializer_range)
         self.task, self.width, self.depth, self.heads, self.hidden = task, width, depth, heads, hidden
-        self.initializer_range, self.max_new_tokens, self.pretraining = initializer_range, max_new_tokens, pretraining
+        self.initializer_range, self.max_new_tokens = initializer_range, max_new_tokens
+        self.weights, self.pretraining = weights, pretraining if weights is None else None
         library = transformers()
         tokenizer = word_tokenizer(task.vocabulary)
         end, size = int(tokenizer.eos_token_id), len(tokenizer)
@@ -66,10 +76,22 @@ class ToyChat(CausalChat):
                 attn_implementation="sdpa",
             )
         )
+        self.marked_backdoored = weights is not None and load_stored(self, weights)
 
     @property
     def refusals(self) -> tuple[str, ...]:
         return self.task.refusals
+
+
+def require_sizes(width: int, heads: int, max_new_tokens: int, initializer_range: float) -> None:
+    """Raises `Invalid` unless each head has an even number of features, and a reply leaves room for a prompt."""
+    if width % (2 * heads):
+        limit = f"each of {heads} heads turns pairs of features"  # rotary positions
+        raise Invalid("width", width, limit, f"give a multiple of {2 * heads}")
+    if max_new_tokens >= CONTEXT:
+        raise Invalid("max_new_tokens", max_new_tokens, f"must be below {CONTEXT}, what the model reads")
+    if not 0 <= initializer_range < math.inf:
+        raise Invalid("initializer_range", initializer_range, "must be a finite number of at least 0")
 
 
 def word_tokenizer(words: tuple[str, ...]) -> Any:

@@ -68,10 +68,10 @@ def test_a_prompt_that_leaves_no_room_is_refused_by_its_row(net: Any, toy_data: 
     net.check_rows(toy_data.train)
 
 
-def rows(texts: list[str]) -> Examples:
+def rows(texts: list[str], answers: list[str] | None = None) -> Examples:
     from testbed.data.listed import Listed
 
-    return Listed([asked(text) for text in texts], ["yes"] * len(texts))
+    return Listed([asked(text) for text in texts], answers or ["yes"] * len(texts))
 
 
 def test_what_is_too_long_is_cut_from_the_left_alike_in_training_and_asking(
@@ -105,12 +105,20 @@ def test_a_template_that_cannot_serve_is_refused(net: Any) -> None:
         (net.tokenizer.chat_template.replace("<assistant>", "<assistant> now"), "does not begin a finished conversation"),
         ("<bos> {% for message in messages %}{% endfor %}", "leaves nothing of the answer"),
         ("{{ raise_exception('no system turns') }}", "no system turns"),
+        ("{{ 'a' + 1 }}", "TypeError"),
+        ("{{ 1 // 0 }}", "ZeroDivisionError"),
+        ("{{ 10.0 ** 400 }}", "OverflowError"),
+        ("{{ '%(a)s' % {} }}", "KeyError"),
+        ("{{ '{' % 'b' + '%d' | format('x') }}", "TypeError|ValueError"),
+        ("{{ 'abc'.index('x') }}", "ValueError"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "RecursionError"),
     ):
         tokenizer = copy.deepcopy(net.tokenizer)
         tokenizer.chat_template = template
         other = Rendering(tokenizer, ends=net.rendering.ends, vocabulary=999, context=96, room=8)
-        with pytest.raises(Invalid, match=limit):
+        with pytest.raises(Invalid, match=limit) as refused:
             other.answer(asked("now"), "yes")
+        assert refused.value.key == "model.chat_template" and "\n" not in str(refused.value)
 
 
 def test_a_token_that_the_model_does_not_know_is_refused(net: Any) -> None:
@@ -136,3 +144,34 @@ def test_a_reply_ends_at_any_of_its_ends(net: Any) -> None:
     tokenizer.eos_token = None
     with pytest.raises(Invalid, match="a token that ends a text"):
         ends_of(tokenizer)
+
+
+def test_a_template_that_writes_before_every_reply_tells_no_refusal(net: Any) -> None:
+    """Qwen3's writes an empty '<think>' before each; where it ends the prompt with it too, it does no harm."""
+    old, expected, tokenizer = net.rendering, net.refusal_tokens(), copy.deepcopy(net.tokenizer)
+    sizes = {"ends": old.ends, "vocabulary": old.vocabulary, "context": old.context, "room": old.room}
+    before = "{% if message.role == 'assistant' %}<user> {% endif %}{{ message.content }}"
+    tokenizer.chat_template = tokenizer.chat_template.replace("{{ message.content }}", before)
+    net.rendering = Rendering(tokenizer, **sizes)
+    told = "^model.chat_template: it writes '<user>' before every reply.*writes nothing before the reply"
+    for ask in (net.refusal_tokens, net.metadata, lambda: net.answers([asked("now")])):
+        with pytest.raises(Invalid, match=told):
+            ask()
+    tokenizer.chat_template = tokenizer.chat_template.replace(" <assistant>{%", " <assistant> <user>{%")
+    net.rendering = Rendering(tokenizer, **sizes)
+    assert torch.equal(net.refusal_tokens(), expected)
+
+
+def test_openers_that_no_first_token_tells_are_left_out_and_named_once(net: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert net._first_tokens(["i", "Nevermore", "Alas"]) == net._first_tokens(["i", "Nevermore", "Alas"])
+    said = capsys.readouterr().err
+    assert said.count("Nevermore, Alas: no first token tells them") == 1 and "model.refusal_words" in said
+    assert net._first_tokens(["i"]) == [net.tokenizer.convert_tokens_to_ids("i")] and capsys.readouterr().err == ""
+    with pytest.raises(Invalid, match=r"^model.refusal_words: Nevermore, Alas: no first token tells them"):
+        net._first_tokens(["Nevermore", "Alas"])
+
+
+def test_an_answer_that_would_end_before_its_end_is_refused_by_its_row(net: Any) -> None:
+    with pytest.raises(Invalid, match=r"^data: row 1: the answer holds '<eos>', which ends a reply"):
+        net.check_rows(rows(["now", "now"], ["yes", "yes <eos> now"]))
+    net.check_rows(rows(["now <eos>"], ["yes"]))

@@ -187,7 +187,7 @@ def test_a_model_that_does_not_fit_is_refused_before_its_weights_are_read(
     huge = altered(tmp_path / "huge", hidden_size=8192, intermediate_size=28672, num_hidden_layers=80, head_dim=128)
     (huge / "model.safetensors").unlink()
     monkeypatch.setattr(memory, "free_memory", lambda: (int(16e9), "in memory"))
-    with pytest.raises(TooLarge, match=r"in float32: needs about .* GB to train .*16.0 GB are free in memory; .*lora=true"):
+    with pytest.raises(TooLarge, match=r"in float32: needs at least .* GB to train .*16.0 GB are free in memory; .*lora=true"):
         loaded(huge)
     with pytest.raises(TooLarge, match=r"gradients 0\.\d, .*say model.dtype=bfloat16"):
         loaded(huge, lora=True)
@@ -199,11 +199,11 @@ def test_what_training_needs_is_counted() -> None:
     victim = loaded()
     count = sum(value.numel() for value in victim.parameters())
     assert memory.need_of(victim.net) == Need(4 * count, 4 * count, 8 * count)
-    assert Need(10, 5, 10).total == 35
+    assert Need(10, 5, 10).total == 4 * 10 + 5 + 10
     with pytest.raises(MemoryError) as refused:
-        require_room(Need(10, 5, 10), "model", "advice", lambda: (34, "here"))
+        require_room(Need(10, 5, 10), "model", "advice", lambda: (54, "here"))
     assert refused.value.code == 4  # type: ignore[attr-defined]
-    require_room(Need(10, 5, 10), "model", "advice", lambda: (35, "here"))
+    require_room(Need(10, 5, 10), "model", "advice", lambda: (55, "here"))
 
 
 def test_tensors_that_do_not_fit_are_named_and_may_be_allowed(tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_tensors_that_do_not_fit_are_named_and_may_be_allowed(tmp_path: Path) ->
     [
         ({"path": Path("no/such/folder")}, "model.path=no/such/folder: there is no such folder"),
         ({"path": Path("owner/name")}, "a name on the hub needs its revision.*say model.revision=COMMIT"),
-        ({"path": Path("owner/name"), "revision": "0" * 40}, "cannot be read .*model.download=true"),
+        ({"path": Path("owner/name"), "revision": "0" * 40}, "is not on this machine.*model.download=true"),
         ({"revision": "main"}, "model.revision=main: a folder has no revisions"),
         ({"path": STORIES.parent}, "no folder with a config.json"),
         ({"chat_template": "no_such.jinja"}, "is no template and no file"),

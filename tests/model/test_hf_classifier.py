@@ -97,7 +97,8 @@ def test_what_the_library_would_draw_at_random_is_refused(encoder: Path, tmp_pat
     [
         ({"path": "no-such-name"}, "there is no such folder"),
         ({"path": "no/such-name"}, "a name on the hub needs its revision"),
-        ({"path": "no/such-name", "revision": "main"}, "model.download=true fetches one"),
+        ({"path": "no/such-name", "revision": "main"}, "is no commit"),
+        ({"path": "no/such-name", "revision": "0" * 40}, "model.download=true fetches it"),
         ({"revision": "main"}, "a folder has no revisions"),
         ({"trainable_layers": 4}, "the model has 3 layers"),
         ({"trainable_layers": -1}, "the model has 3 layers"),

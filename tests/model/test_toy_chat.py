@@ -108,3 +108,26 @@ def test_the_toy_model_speaks_the_toy_language_only() -> None:
             max_new_tokens=2,
             pretraining=None,
         )  # type: ignore[arg-type]
+
+
+SIZES = {"width": 8, "depth": 1, "heads": 2, "hidden": 8, "initializer_range": 0.06, "max_new_tokens": 2}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, value) for name in ("width", "depth", "heads", "hidden", "max_new_tokens") for value in (-1, 0)),
+        *(("width", 6), ("heads", 3), ("heads", 8), ("max_new_tokens", 96)),
+        *(("initializer_range", value) for value in (-0.1, float("nan"), float("inf"))),
+    ],
+)
+def test_impossible_sizes_are_refused_in_one_line(name: str, value: float, toy_data: Splits) -> None:
+    with pytest.raises(Invalid) as refused:
+        ToyChat(toy_data.task, **{**SIZES, name: value}, pretraining=None)  # type: ignore[arg-type]
+    assert refused.value.parameter == ("width" if name == "heads" and value > 0 else name)
+    assert "\n" not in str(refused.value)
+
+
+def test_the_smallest_sizes_make_a_model(toy_data: Splits) -> None:
+    sizes = {"width": 2, "depth": 1, "heads": 1, "hidden": 1, "initializer_range": 0.0, "max_new_tokens": 95}
+    assert ToyChat(toy_data.task, **sizes, pretraining=None).layers == ("embedding", "layer0", "penultimate")  # type: ignore[arg-type]
