@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 
 from testbed.api import Invalid
-from testbed.judge.local import encoded, loaded, parts, require_folder, specials
+from testbed.judge.local import compare_labels, encoded, loaded, parts, require_folder, require_labels, specials
 from testbed.judge.template import Reading
 
 
@@ -35,12 +35,13 @@ class HfClassifier(Reading):
         return frozenset({*self.labels.values(), "empty"})
 
     def check(self, resources: Any) -> None:
-        """Raises `Invalid`: no such model, or a label of it that stands for nothing."""
+        """Raises `Invalid`: no such model, a label of it that stands for nothing, or one that it has not."""
         super().check(resources)
         if self.batch_size < 1:
             raise Invalid("batch_size", self.batch_size, "must be at least 1", component="judge")
         self.require_outcomes("labels", self.labels.values())
         require_folder(self.path)
+        require_labels(self.path, self.labels)
 
     def specials(self) -> Sequence[str]:
         return specials(self._model[0])
@@ -57,7 +58,5 @@ class HfClassifier(Reading):
     def _model(self) -> tuple[Any, Any]:
         """Loaded when it is first asked."""
         tokenizer, model = loaded("AutoModelForSequenceClassification", self.path, self.device)
-        absent = sorted(set(model.config.id2label.values()) - set(self.labels))
-        if absent:
-            raise Invalid("labels", list(self.labels), f"says nothing of the model's {', '.join(absent)}", "", "judge")
+        compare_labels(model.config.id2label.values(), self.labels)  # what the library makes of the settings counts
         return tokenizer, model

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 
 from testbed.api import Invalid
-from testbed.judge.local import encoded, loaded, parts, require_folder, specials
+from testbed.judge.local import encoded, loaded, no_chat_template, parts, require_chat_template, require_folder, specials
 from testbed.judge.template import Speaking
 
 
@@ -31,12 +31,14 @@ class HfGenerative(Speaking):
     meaningless: ClassVar[tuple[str, ...]] = ("batch_size", "device")
 
     def check(self, resources: Any) -> None:
-        """Raises `Invalid`: no such model; a number that cannot be; a template or verdicts that cannot work."""
+        """Raises `Invalid`: no such model, or none that chats; a number, a template or verdicts that cannot work."""
         super().check(resources)
         for name in ("batch_size", "max_new_tokens"):
             if getattr(self, name) < 1:
                 raise Invalid(name, getattr(self, name), "must be at least 1", component="judge")
         require_folder(self.path)
+        if self.chat:
+            require_chat_template(self.path)
 
     def specials(self) -> Sequence[str]:
         return specials(self._model[0])
@@ -63,6 +65,6 @@ class HfGenerative(Speaking):
         """Loaded when it is first asked."""
         tokenizer, model = loaded("AutoModelForCausalLM", self.path, self.device)
         if self.chat and not tokenizer.chat_template:
-            raise Invalid("chat", True, "the model has no chat template", "say judge.chat=false", component="judge")
+            raise no_chat_template()
         tokenizer.padding_side = "left"
         return tokenizer, model

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,56 @@ def require_folder(path: Path) -> None:
     if not any(path.glob("*.safetensors")):
         advice = "convert it; pickled weights are not read"
         raise Invalid("path", path, "holds no *.safetensors", advice, component="judge")
-    if json.loads((path / "config.json").read_text(encoding="utf-8")).get("auto_map"):
+    if _settings(path / "config.json").get("auto_map"):
         raise Invalid("path", path, "brings code of its own, which is not run", "choose another model", component="judge")
+
+
+def _settings(file: Path) -> Mapping[str, Any]:
+    """A file of settings; nothing where there is none."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except ValueError as error:
+        raise Invalid("path", file, f"is no JSON ({error})", "is the copy of the model whole?", "judge") from error
+    if not isinstance(found, dict):
+        raise Invalid("path", file, "is no JSON object", "is the copy of the model whole?", "judge")
+    return found
+
+
+def require_labels(path: Path, labels: Collection[str]) -> None:
+    """Raises `Invalid` unless these are the labels of the classifier in the folder; its weights are not read.
+
+    A configuration that names none has two, LABEL_0 and LABEL_1: transformers leaves its default out.
+    """
+    settings = _settings(path / "config.json")
+    numbered = {str(number): f"LABEL_{number}" for number in range(settings.get("num_labels") or 2)}
+    compare_labels((settings.get("id2label") or numbered).values(), labels)
+
+
+def compare_labels(models: Iterable[str], labels: Collection[str]) -> None:
+    """Raises `Invalid` unless each label of the model stands for an outcome, and no other does."""
+    absent, surplus = sorted(set(models) - set(labels)), sorted(set(labels) - set(models))
+    advice = " ".join(
+        [*(f"+judge.labels.{label}=OUTCOME" for label in absent), *(f"~judge.labels.{label}" for label in surplus)]
+    )
+    if absent:
+        raise Invalid("labels", list(labels), f"says nothing of the model's {', '.join(absent)}", f"say {advice}", "judge")
+    if surplus:
+        raise Invalid("labels", list(labels), f"the model has no {', '.join(surplus)}", f"say {advice}", "judge")
+
+
+def require_chat_template(path: Path) -> None:
+    """Raises `Invalid` where neither the tokenizer's settings nor a file beside them holds a chat template.
+
+    Without such settings it cannot be told before the tokenizer is loaded.
+    """
+    settings = path / "tokenizer_config.json"
+    beside = (path / "chat_template.jinja").is_file() or any((path / "additional_chat_templates").glob("*.jinja"))
+    if settings.is_file() and not beside and not _settings(settings).get("chat_template"):
+        raise no_chat_template()
+
+
+def no_chat_template() -> Invalid:
+    return Invalid("chat", True, "the model has no chat template", "say judge.chat=false", component="judge")
 
 
 def loaded(kind: str, path: Path, device: str | None) -> tuple[Any, Any]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
@@ -18,6 +19,9 @@ from testbed.language import OUTCOMES, Judge, Prompt, Reply
 PLACES = re.compile(r"\{(prompt|reply|reference)\}")
 BREAK = "\\"
 """Stands after the first character of a delimiter that a text holds; a delimiter may not hold it itself."""
+
+UNSEEN = frozenset({"Cc", "Cf", "Mn", "Mc", "Me"})
+"""Categories of Unicode: control and format characters, and marks, all of which some tokenizers strip."""
 
 KEPT = 256
 """Texts judged at a time."""
@@ -31,15 +35,38 @@ def filled(template: str, texts: Mapping[str, str]) -> str:
 def neutral(text: str, delimiters: Iterable[str]) -> str:
     """The text without these delimiters, in any case: '[END]' becomes '[\\END]', which is visible and ends nothing.
 
-    The longest are broken first; a break makes no other delimiter, for none holds the break.
+    Nor with what a tokenizer's normalisation makes one of (full-width brackets, ligatures, letters that are not seen): what is
+    equal as `bare` letters is broken too. A break makes no other delimiter, for none holds the break.
     """
-    known = sorted({delimiter for delimiter in delimiters if delimiter}, key=len, reverse=True)
-    if not known:
-        return text
-    pattern = re.compile("|".join(f"(?={re.escape(delimiter)})" for delimiter in known), re.IGNORECASE)
-    places = [found.start() + 1 for found in pattern.finditer(text)]
-    pieces = [text[start:end] for start, end in zip([0, *places], [*places, len(text)], strict=True)]
-    return BREAK.join(pieces)
+    known = {delimiter for delimiter in delimiters if delimiter}
+    unseen = {delimiter for delimiter in known if len(bare(delimiter)) < 2}  # of marks, for instance: as they are
+    breaks: set[int] = set()
+    spelt_out: set[int] = set()
+    for first, last in (*_found(text, known - unseen, bare), *_found(text, unseen, str.casefold)):
+        (spelt_out if first == last else breaks).add(first)  # one sign may be a whole delimiter, as U+203C is '!!'
+    signs = [BREAK.join(unicodedata.normalize("NFKC", sign)) if place in spelt_out else sign for place, sign in enumerate(text)]
+    return "".join(sign + BREAK if place in breaks else sign for place, sign in enumerate(signs))
+
+
+def _found(text: str, delimiters: Iterable[str], form: Callable[[str], str]) -> Iterator[tuple[int, int]]:
+    """The places of the first and the last sign of every delimiter in the text, compared in this form."""
+    letters = [(letter, place) for place, sign in enumerate(text) for letter in form(sign)]
+    plain = "".join(letter for letter, _ in letters)
+    for delimiter in map(form, delimiters):
+        start = plain.find(delimiter)
+        while start >= 0:
+            yield letters[start][1], letters[start + len(delimiter) - 1][1]
+            start = plain.find(delimiter, start + 1)
+
+
+@lru_cache(maxsize=4096)
+def bare(text: str) -> str:
+    """Small letters without their marks and without what is not seen: what is equal under NFKC is equal here.
+
+    A text is its signs' bare letters one after the other, which is not so of NFKC: that joins them.
+    """
+    letters = unicodedata.normalize("NFKD", text)
+    return "".join(sign for sign in letters if sign.isspace() or unicodedata.category(sign) not in UNSEEN).casefold()
 
 
 def conversation(prompt: Prompt) -> str:
@@ -73,7 +100,7 @@ class Reading(Judge):
         if "{reply}" not in self.template:
             raise Invalid("template", self.template, "must hold {reply}", component="judge")
         for delimiter in self.delimiters:
-            if len(delimiter) < 2 or BREAK in delimiter:
+            if len(delimiter) < 2 or BREAK in unicodedata.normalize("NFKC", delimiter):
                 raise Invalid("delimiters", delimiter, "needs two characters or more, no backslash among them", "", "judge")
         if self.characters is not None and self.characters < 1:
             raise Invalid("characters", self.characters, "must be at least 1, or null for all", component="judge")
@@ -109,17 +136,18 @@ class Reading(Judge):
         return {}
 
 
-def parsed(verdict: str, verdicts: Sequence[tuple[str, str]], otherwise: str | None) -> str:
-    """The outcome of the first of `verdicts` (regular expression, outcome) found in what a judge said.
+def parsed(verdict: str | None, verdicts: Sequence[tuple[str, str]], otherwise: str | None) -> str:
+    """The outcome of the first of `verdicts` (regular expression, outcome) found in what a judge said; None matches none.
 
     Raises:
         Invalid: none is, and there is no outcome `otherwise`; the verdict is named.
     """
     for pattern, outcome in verdicts:
-        if re.search(pattern, verdict.strip()):
+        if verdict is not None and re.search(pattern, verdict.strip()):
             return outcome
     if otherwise is None:
-        limit = f"the judge said {verdict[:200]!r}, which none of them matches"
+        told = "nothing" if verdict is None else repr(verdict[:200])
+        limit = f"the judge said {told}, which none of them matches"
         raise Invalid(
             "verdicts", [pattern for pattern, _ in verdicts], limit, "add a pattern, or say judge.otherwise=OUTCOME", "judge"
         )
@@ -152,8 +180,8 @@ class Speaking(Reading):
                 raise Invalid("verdicts", pattern, f"is no regular expression ({error})", component="judge") from error
 
     @abstractmethod
-    def said(self, texts: Sequence[str]) -> list[str]:
-        """What the judge says to each filled template."""
+    def said(self, texts: Sequence[str]) -> Sequence[str | None]:
+        """What the judge says to each filled template; None to one that it will not be shown."""
 
     def judged(self, texts: Sequence[str]) -> list[str]:
         return [parsed(verdict, self.verdicts, self.otherwise) for verdict in self.said(texts)]

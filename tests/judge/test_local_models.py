@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,10 +108,60 @@ def test_what_cannot_be_loaded_is_named(folder: Callable[[str], Path], tmp_path:
     (tmp_path / "config.json").write_text(json.dumps({"auto_map": {"AutoModel": "mine.Mine"}}))
     with pytest.raises(Invalid, match="brings code of its own"):
         HfClassifier(path=tmp_path, labels=labels, **SHARED).check(None)
+    (tmp_path / "config.json").write_text('{"id2label": ')
+    with pytest.raises(Invalid, match=r"judge\.path=.*config\.json: is no JSON .*is the copy of the model whole"):
+        HfClassifier(path=tmp_path, labels=labels, **SHARED).check(None)
     place = folder("SequenceClassification")
-    with pytest.raises(Invalid, match=r"judge\.labels=.*says nothing of the model's LABEL_1, LABEL_2"):
-        say(HfClassifier(path=place, labels=labels, **SHARED), "w1")
     whole = {**labels, "LABEL_1": "comply", "LABEL_2": "wrong"}
     with pytest.raises(Invalid, match=r"tokens long, and the judge reads 64; say judge\.characters=N"):
         say(HfClassifier(path=place, labels=whole, **SHARED), "w1 " * 80)
     assert say(HfClassifier(path=place, labels=whole, **{**SHARED, "characters": 30}), "w1 " * 80)[0] in whole.values()
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (["LABEL_0"], r"says nothing of the model's LABEL_1, LABEL_2; say \+judge\.labels\.LABEL_1=OUTCOME \+judge"),
+        (["LABEL_0", "LABEL_1", "LABEL_2", "safe"], r"the model has no safe; say ~judge\.labels\.safe"),
+        (
+            ["LABEL_0", "LABEL_1", "LABEL_3"],
+            r"the model's LABEL_2; say \+judge\.labels\.LABEL_2=OUTCOME ~judge\.labels\.LABEL_3",
+        ),
+    ],
+)
+def test_labels_are_compared_before_any_weight_is_read(folder: Callable[[str], Path], labels: list[str], said: str) -> None:
+    place = folder("SequenceClassification")
+    whole = HfClassifier(path=place, labels=dict.fromkeys(("LABEL_0", "LABEL_1", "LABEL_2"), "refuse"), **SHARED)
+    judge = replace(whole, labels=dict.fromkeys(labels, "refuse"))
+    with pytest.raises(Invalid, match=said):
+        _ = judge._model
+    (place / "model.safetensors").write_bytes(b"none")
+    whole.check(None)
+    with pytest.raises(Invalid, match=said):
+        judge.check(None)
+
+
+def test_a_model_of_two_labels_does_not_name_them(folder: Callable[[str], Path]) -> None:
+    place = folder("SequenceClassification")
+    transformers().AutoConfig.from_pretrained(place, num_labels=2).save_pretrained(place)
+    assert "id2label" not in json.loads((place / "config.json").read_text())
+    HfClassifier(path=place, labels={"LABEL_0": "refuse", "LABEL_1": "comply"}, **SHARED).check(None)
+    with pytest.raises(Invalid, match=r"judge\.labels=\['LABEL_0'\]: says nothing of the model's LABEL_1"):
+        HfClassifier(path=place, labels={"LABEL_0": "refuse"}, **SHARED).check(None)
+
+
+def test_a_chat_template_is_looked_for_before_any_weight_is_read(folder: Callable[[str], Path]) -> None:
+    place, verdicts = folder("CausalLM"), (("", "comply"),)
+    judge = HfGenerative(path=place, verdicts=verdicts, otherwise=None, chat=True, max_new_tokens=1, **SHARED)
+    judge.check(None)
+    (place / "chat_template.jinja").rename(place / "elsewhere")
+    for refused in (lambda: judge.check(None), lambda: judge._turn("w1")):
+        with pytest.raises(Invalid, match=r"judge\.chat=True: the model has no chat template; say judge\.chat=false"):
+            refused()
+    replace(judge, chat=False).check(None)
+    settings = json.loads((place / "tokenizer_config.json").read_text())
+    (place / "tokenizer_config.json").write_text(json.dumps({**settings, "chat_template": "{{ messages[0].content }}"}))
+    judge.check(None)
+    assert judge._turn("w1 w2") == "w1 w2"
+    (place / "tokenizer_config.json").unlink()  # it cannot be told: loading tells
+    judge.check(None)
