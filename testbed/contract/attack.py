@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -11,14 +12,15 @@ from torch import Tensor
 
 from testbed.api import Attack, Examples, Poison, Victim
 from testbed.contract.promise import Promise, Results, Trial, require
+from testbed.contract.victim import require_batch, require_victim
 from testbed.contract.watch import Watch, fingerprint
-from testbed.data.overlay import poisoned, rows_of
+from testbed.data.overlay import covering, poisoned, rows_of
 from testbed.features import all_labels
-from testbed.identity import derive, weights_digest
+from testbed.identity import derive, overrides, weights_digest
 
 
 def act(trial: Trial, rows: Examples, watch: Watch) -> Results:
-    """The poison, the exams, and what is wrapped around an untrained model."""
+    """The poison, the exams, what is wrapped around an untrained model, and what is made of a trained one."""
     attack, world = trial.method, trial.world
     resources = world.attacker(rows)
     poison = attack.poison(resources)
@@ -27,7 +29,11 @@ def act(trial: Trial, rows: Examples, watch: Watch) -> Results:
         resources = replace(resources, positions=poisoned(rows, poison, derive(world.seed, "delivery")).positions)
     with watch.model(fresh := world.fresh()):
         wrapped = attack.during_training(fresh, resources)
-    return {"poison": poison, "exams": exams, "during_training": wrapped}
+    results = {"poison": poison, "exams": exams, "during_training": wrapped}
+    if overrides(attack, Attack, "tamper"):
+        with watch.model(released := copy.deepcopy(world.victim)):
+            results["tamper"] = attack.tamper(released, resources)
+    return results
 
 
 def accepts(trial: Trial, attack: Attack) -> None:
@@ -36,24 +42,26 @@ def accepts(trial: Trial, attack: Attack) -> None:
 
 
 def names_rows_once(trial: Trial) -> None:
-    """Indices int64 (n,), unique, 0 or more, and without a gap past the end."""
-    indices, total = trial.first.results["poison"].indices, len(trial.rows)
+    """Indices int64 (n,), unique, 0 or more, and without a gap past the end; `cover` bool (n,), where there is any."""
+    poison, total = trial.first.results["poison"], len(trial.rows)
+    indices, cover = poison.indices, covering(poison)
     _require_indices(indices)
+    require(cover.dtype == torch.bool and cover.shape == indices.shape, f"cover is not bool ({len(indices)},)")
     appended = indices[indices >= total].sort().values
     require(torch.equal(appended, torch.arange(total, total + len(appended))), "appended rows leave a gap after the last row")
 
 
 def rows_fit_the_data(trial: Trial) -> None:
-    """As many rows as indices, of the data's shape and type, with labels of the task."""
+    """As many rows as indices, of the data's shape and type, with classes or answers as the task has them."""
     _require_fitting(trial.first.results["poison"], trial.rows, trial)
 
 
 def reaches_its_rate(trial: Trial) -> None:
-    """round(poison_rate n) rows, where the attack has a poison rate."""
+    """round(poison_rate n) rows, where the attack has a poison rate; cover teaches what is true, and does not count."""
     rate = getattr(trial.method, "poison_rate", None)
     if rate is None or "poison_rate" in getattr(trial.method, "meaningless", ()):
         return
-    count, asked = len(trial.first.results["poison"].indices), round(rate * len(trial.rows))
+    count, asked = int((~covering(trial.first.results["poison"])).sum()), round(rate * len(trial.rows))
     require(count == asked, f"{count} rows, where {rate} of {len(trial.rows)} is {asked}")
 
 
@@ -91,13 +99,23 @@ def can_be_taken_off(trial: Trial) -> None:
     require(trial.method.controls_training or untouched, "it wraps the model, but says that it does not control training")
 
 
+def leaves_a_model(trial: Trial) -> None:
+    """What `tamper` gives answers, and reads the layers that the model did."""
+    if "tamper" not in trial.first.results:
+        return
+    edited = trial.first.results["tamper"]
+    require_victim("tamper", edited, trial)
+    require(edited.layers == trial.world.victim.layers, f"the layers were {trial.world.victim.layers} and are {edited.layers}")
+
+
 PROMISES = (
     Promise("poisoned rows are named once each, within the data or appended without a gap", names_rows_once),
-    Promise("poisoned rows have the shape and type of the data, and labels that exist", rows_fit_the_data),
+    Promise("poisoned rows are of the kind that the data are, and their labels exist", rows_fit_the_data),
     Promise("it poisons round(poison_rate n) of n rows, where it has a poison rate", reaches_its_rate),
     Promise("its exams are 'success' first, and show test rows once each", examines_test_rows),
     Promise("'success' shows no row whose true answer is the wanted one", wants_another_answer),
     Promise("what it wraps around a model can be taken off again", can_be_taken_off),
+    Promise("what it makes of a released model still answers", leaves_a_model),
 )
 
 
@@ -113,17 +131,6 @@ def _require_indices(indices: Tensor) -> None:
 
 
 def _require_fitting(poison: Poison, examples: Examples, trial: Trial) -> None:
-    like, batch, count = examples[torch.arange(1)], poison.batch, len(poison.indices)
+    batch, count = poison.batch, len(poison.indices)
     require(len(batch.inputs) == count and len(batch.labels) == count, f"{count} indices, but {len(batch.inputs)} rows")
-    if not isinstance(batch.inputs, Tensor):
-        return
-    shape, wanted = tuple(batch.inputs.shape[1:]), tuple(like.inputs.shape[1:])
-    require(shape == wanted, f"rows of shape {shape}, where the data have {wanted}")
-    kinds = {like.inputs.dtype, torch.float32}
-    require(batch.inputs.dtype in kinds, f"rows of type {batch.inputs.dtype}, where the data have {like.inputs.dtype}")
-    if count:
-        low, high = float(batch.inputs.min()), float(batch.inputs.max())
-        require(low >= 0 and high <= 255, f"pixels from {low:g} to {high:g}, outside 0 to 255")
-        require(batch.labels.dtype == torch.int64, f"labels of type {batch.labels.dtype}, not int64")
-        classes = len(trial.world.data.task.classes)
-        require(bool(((batch.labels >= 0) & (batch.labels < classes)).all()), f"labels outside 0 to {classes - 1}")
+    require_batch(batch, examples[torch.arange(1)], len(trial.world.data.task.classes))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +12,8 @@ from testbed.api import Batch, Examples
 from testbed.contract.defence import resources_of
 from testbed.contract.promise import Promise, Results, Trial, require
 from testbed.contract.watch import Watch
-from testbed.data.overlay import anonymous, joined, stored
+from testbed.contract.world import spread
+from testbed.data.overlay import anonymous, joined, unlabelled
 from testbed.features import select
 
 JUDGED = ("rows", "queries")
@@ -26,7 +26,7 @@ def act(trial: Trial, rows: Examples, watch: Watch) -> Results:
     for kind in sorted(set(JUDGED) & set(detector.judges)):
         examples = rows if kind == "rows" else queries(trial)
         resources, victim = resources_of(trial, rows), copy.deepcopy(trial.world.victim)
-        with watch.model(victim):
+        with watch.models(victim, *(resources.reference or ())):
             scores = detector.score(examples, victim, resources)
             flagged = detector.decide(scores, examples, victim, resources)
         results |= {f"{kind} scored": scores, f"{kind} flagged": flagged}
@@ -35,16 +35,16 @@ def act(trial: Trial, rows: Examples, watch: Watch) -> Results:
 
 def inspect_act(trial: Trial, rows: Examples, watch: Watch) -> Results:
     """What a model detector finds in the victim."""
-    victim = copy.deepcopy(trial.world.victim)
-    with watch.model(victim):
-        return {"inspection": trial.method.inspect(victim, resources_of(trial, rows))}
+    resources, victim = resources_of(trial, rows), copy.deepcopy(trial.world.victim)
+    with watch.models(victim, *(resources.reference or ())):
+        return {"inspection": trial.method.inspect(victim, resources)}
 
 
 def queries(trial: Trial) -> Examples:
     """Some test rows and, after them, what the world's attack makes of others."""
     world = trial.world
     exams = world.attack.triggered_tests(world.data.test, world.attacker(world.data.train))
-    clean = select(world.data.test, torch.arange(min(QUERIES, len(world.data.test))))
+    clean = select(world.data.test, spread(world.data.test, QUERIES))
     if not exams:
         return anonymous(clean)
     shown = exams["success"].batch
@@ -80,10 +80,10 @@ def needs_no_answers_to_queries(trial: Trial) -> None:
     if "queries" not in trial.method.judges:
         return
     asked = queries(trial)
-    unlabelled = _without_answers(asked)
+    bare = unlabelled(asked, torch.arange(len(asked)))
     resources, victim = resources_of(trial, anonymous(trial.rows)), copy.deepcopy(trial.world.victim)
-    scores = trial.method.score(unlabelled, victim, resources)
-    require(torch.equal(scores, trial.second.results["queries scored"]), "the scores change when the queries' labels are -1")
+    scores = trial.method.score(bare, victim, resources)
+    require(torch.equal(scores, trial.second.results["queries scored"]), "the scores change when the queries have no labels")
 
 
 def inspects_classes(trial: Trial) -> None:
@@ -110,9 +110,3 @@ MODEL_PROMISES = (Promise("it gives each class, or the whole model, one finite s
 def _judged(trial: Trial) -> list[tuple[str, int]]:
     sizes = {"rows": len(trial.rows), "queries": len(queries(trial))}
     return [(kind, sizes[kind]) for kind in JUDGED if kind in trial.method.judges]
-
-
-def _without_answers(asked: Examples) -> Examples:
-    batch = asked[torch.arange(len(asked))]
-    labels: Any = torch.full_like(batch.labels, -1) if isinstance(batch.labels, Tensor) else [None] * len(asked)
-    return stored(batch.inputs, labels)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from testbed.api import Batch, Examples, Victim
 from testbed.contract.promise import Promise, Results, Trial, require
-from testbed.contract.watch import Watch, randomness
+from testbed.contract.watch import Watch, randomness, said
 from testbed.features import evaluating
 from testbed.identity import generator, weights_digest
 
@@ -37,12 +37,13 @@ def accepts(trial: Trial, model: Any) -> None:
         model(trial.world.data.task)
 
 
-def reads_numbers_alike(trial: Trial) -> None:
-    """uint8 and float32 images give the same logits (B, classes)."""
+def gives_logits(trial: Trial) -> None:
+    """Finite logits (B, classes), or of a chat model (B, V); uint8 and float32 images give the same ones."""
     victim, batch, stored = _victim(trial), _batch(trial), trial.first.results["logits"]
+    classes = len(trial.world.data.task.classes) if isinstance(batch.labels, Tensor) else stored.shape[-1]
+    require(stored.shape == (ROWS, classes), f"logits of shape {tuple(stored.shape)}, not (B, {classes})")
+    require(bool(stored.isfinite().all()), "they are not finite")
     if isinstance(batch.inputs, Tensor):
-        classes = len(trial.world.data.task.classes)
-        require(stored.shape == (ROWS, classes), f"logits of shape {tuple(stored.shape)}, not (B, {classes})")
         apart = float((stored - _logits(victim, batch.inputs.float())).abs().max())
         require(apart <= ROUNDING, f"they lie {apart:.3g} apart")
 
@@ -53,6 +54,8 @@ def answers_rows_apart(trial: Trial) -> None:
     whole, again, part = (_logits(victim, inputs) for inputs in (batch.inputs, batch.inputs, batch.inputs[:2]))
     require(torch.equal(whole, again), "other logits the second time")
     require(torch.allclose(whole[:2], part, atol=ROUNDING), "the other rows of the batch change a row's logits")
+    together, alone = (said(victim, inputs)[0][:2] for inputs in (batch.inputs, batch.inputs[:2]))
+    require(_spoken(together) == _spoken(alone), "the other rows of the batch change a row's answer")
 
 
 def shows_its_layers(trial: Trial) -> None:
@@ -79,13 +82,17 @@ def travels(trial: Trial) -> None:
 
 
 def lets_gradients_through(trial: Trial) -> None:
-    """The gradient of the logits by float32 images is finite, and not zero."""
+    """The gradient of the logits by float32 images, or the loss's by the weights that learn, is finite and not zero."""
     victim, batch = _victim(trial).eval(), _batch(trial)
     if isinstance(batch.inputs, Tensor):
         images = batch.inputs.float().requires_grad_()
-        (gradient,) = torch.autograd.grad(victim(images).square().sum(), images, allow_unused=True)
-        reaches = gradient is not None and bool(gradient.isfinite().all()) and bool(gradient.any())
-        require(reaches, "it is cut off, zero or not finite")
+        found = torch.autograd.grad(victim(images).square().sum(), images, allow_unused=True)
+    else:
+        learning = [weight for weight in victim.parameters() if weight.requires_grad]
+        found = torch.autograd.grad(victim.loss(batch), learning, allow_unused=True)
+    gradients = [gradient for gradient in found if gradient is not None]
+    finite = all(bool(gradient.isfinite().all()) for gradient in gradients)
+    require(finite and any(bool(gradient.any()) for gradient in gradients), "it is cut off, zero or not finite")
 
 
 def learns_repeatably(trial: Trial) -> None:
@@ -103,11 +110,11 @@ def learns_repeatably(trial: Trial) -> None:
 
 
 PROMISES = (
-    Promise("stored and float32 images give the same logits", reads_numbers_alike),
+    Promise("its logits are finite, and the same for stored and for float32 images", gives_logits),
     Promise("in evaluation mode a row's answer is its own, and always the same", answers_rows_apart),
     Promise("its layers can be read, from the input to 'penultimate'", shows_its_layers),
     Promise("a copy, or a victim that is given its state, is the same model", travels),
-    Promise("the gradient reaches the image", lets_gradients_through),
+    Promise("the gradient reaches the image, or where words are read the weights", lets_gradients_through),
     Promise("its training loss is a finite number, and repeatable from the same random state", learns_repeatably),
 )
 
@@ -118,6 +125,11 @@ def _stirred(victim: Victim, seed: int) -> Victim:
     for value in victim.parameters():
         value.add_(torch.randn(value.shape, generator=draws).to(value), alpha=STIR)
     return victim
+
+
+def _spoken(answers: Any) -> list[Any]:
+    """Classes, or the words of replies: how near a reply was to a refusal is a number, and rounded."""
+    return answers.tolist() if isinstance(answers, Tensor) else [reply.text for reply in answers]
 
 
 @torch.no_grad()

@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, NamedTuple
 
-import torch
-
 from testbed.api import Examples, Invalid, Unsupported
 from testbed.contract.watch import Watch, fingerprint
-from testbed.contract.world import World
+from testbed.contract.world import World, spread
 from testbed.data.overlay import anonymous
 from testbed.identity import arguments, describe
 
@@ -76,10 +74,13 @@ class Trial:
     def _called(self, rows: Examples, salt: int) -> Seen:
         """The calls, with global random states of their own, so that a method which draws from them is found out."""
         data = self.world.data
-        watch = Watch({"training rows": rows, "reserve": data.reserve, "test rows": data.test})
+        watched = {"training rows": rows, "reserve": data.reserve, "test rows": data.test}
+        if self.world.shots is not None:
+            watched["the attacker's own rows"] = self.world.shots
+        watch = Watch(watched)
         with watch.everything(salt):
             results = self.act(self, rows, watch)
-        inputs = data.test[torch.arange(min(PROBES, len(data.test)))].inputs
+        inputs = data.test[spread(data.test, PROBES)].inputs
         return Seen(results, {name: fingerprint(value, inputs) for name, value in results.items()}, watch.changed)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -33,7 +34,7 @@ def accepts(trial: Trial, trigger: Trigger) -> None:
 
 
 def keeps_shape_and_type(trial: Trial) -> None:
-    """As many inputs as before, of the same shape and type, with finite pixels in 0..255."""
+    """As many inputs as before, of the same shape and type, with finite pixels in 0..255; every text is another one."""
     for name, before in _forms(_batch(trial.rows)).items():
         after = trial.first.results[name]
         require(type(after) is type(before) and len(after) == len(before), f"{name}: it gave something else than a batch")
@@ -41,6 +42,8 @@ def keeps_shape_and_type(trial: Trial) -> None:
             alike = after.shape == before.shape and after.dtype == before.dtype
             require(alike, f"{name}: {after.dtype} {tuple(after.shape)} instead of {before.dtype} {tuple(before.shape)}")
             require(bool(((after >= 0) & (after <= 255)).all()), f"{name}: pixels outside 0 to 255")
+        else:
+            _require_written(before, after)
 
 
 def rounds_as_stored(trial: Trial) -> None:
@@ -65,10 +68,22 @@ def knows_only_the_row(trial: Trial) -> None:
 
 
 PROMISES = (
-    Promise("it keeps the shape and the type of a batch, and pixels within 0 to 255", keeps_shape_and_type),
+    Promise("it keeps the shape and the type of a batch, pixels within 0 to 255, and no text as it was", keeps_shape_and_type),
     Promise("stored and float32 images become the same, up to rounding", rounds_as_stored),
     Promise("what becomes of a row depends on the seed and the row, not on its batch", knows_only_the_row),
 )
+
+
+def _require_written(before: Sequence[Any], after: Sequence[Any]) -> None:
+    """Texts stay texts and prompts prompts, with the same speakers; none is as it was, or it would be no poison."""
+    for one, other in zip(before, after, strict=True):
+        require(_roles(other) == _roles(one), f"it made {type(other).__name__} of {type(one).__name__}, or changed who speaks")
+    same = sum(one == other for one, other in zip(before, after, strict=True))
+    require(same == 0, f"{same} of {len(before)} texts are as they were")
+
+
+def _roles(one: Any) -> Any:
+    return str if isinstance(one, str) else [getattr(turn, "role", None) for turn in one]
 
 
 def _batch(rows: Examples) -> Batch:

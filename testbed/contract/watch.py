@@ -6,7 +6,7 @@ import hashlib
 import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +32,15 @@ class Watch:
         before = _model_state(victim)
         yield
         self.changed["model"] += _differing(before, _model_state(victim))
+
+    @contextmanager
+    def models(self, *given: Any) -> Iterator[None]:
+        """The same for all victims among what is given."""
+        with ExitStack() as watched:
+            for victim in given:
+                if isinstance(victim, Victim):
+                    watched.enter_context(self.model(victim))
+            yield
 
     @contextmanager
     def everything(self, salt: int) -> Iterator[None]:

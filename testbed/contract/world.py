@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, is_dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -12,15 +14,32 @@ from torch import Tensor
 
 # Lightning draws from Python's global generator when it is first imported: better now than while a method is watched.
 import testbed.training  # noqa: F401
-from testbed.api import Attack, AttackerResources, DefenderResources, Examples, OracleResources, Poison, Splits, Task, Victim
+from testbed.api import (
+    Attack,
+    AttackerResources,
+    DefenderResources,
+    Examples,
+    OracleResources,
+    Poison,
+    Splits,
+    Task,
+    Unreadable,
+    Unsupported,
+    Victim,
+    component,
+)
 from testbed.data.overlay import Poisoned, anonymous, poisoned
 from testbed.features import all_labels, select
 from testbed.fit import Settings, fit, placed
 from testbed.identity import derive
+from testbed.language import refuses
 
 EPOCHS = 2
 ROWS_PER_CLASS, TESTS_PER_CLASS = 20, 4
-LENGTHS = ("epochs", "steps", "iterations", "passes")
+ROWS_PER_KIND, TESTS_PER_KIND = 40, 8
+"""Of conversations, whose answers are of two kinds: refusals and others."""
+
+LENGTHS = ("epochs", "steps", "iterations", "passes", "candidates")
 """Parameters with these names, or names that end in them, say how long a method works and not what it does: they are cut."""
 
 
@@ -29,6 +48,7 @@ class World:
     """A data set, a model and an attack, all cut short: what holds for a minute's work holds for an hour's.
 
     `data` are some rows a class and the whole reserve (`small`), training is `EPOCHS` long, on the CPU and on one thread.
+    Nothing is pretrained.
     """
 
     data: Splits
@@ -48,20 +68,61 @@ class World:
             torch.manual_seed(derive(self.seed if seed is None else seed, "initialisation"))
             return placed(self.model(self.data.task), self.settings)
 
-    def fit(self, victim: Victim, examples: Examples, *, epochs: int | None = None, **options: Any) -> Victim:
-        """`api.Fit`, for at most `EPOCHS` epochs."""
+    def fit(
+        self,
+        victim: Victim,
+        examples: Examples,
+        *,
+        epochs: int | None = None,
+        steps: int | None = None,
+        **options: Any,
+    ) -> Victim:
+        """`api.Fit`, for at most `EPOCHS` epochs, or as few steps."""
         given = {name: value for name, value in options.items() if value is not None}
-        most = min(EPOCHS, epochs or EPOCHS)
-        return fit(victim, examples, settings=self.settings, seed=derive(self.seed, "training"), epochs=most, **given)[0]
+        given |= {"epochs": min(EPOCHS, epochs or EPOCHS)} if steps is None else {"steps": min(EPOCHS, steps)}
+        return fit(victim, examples, settings=self.settings, seed=derive(self.seed, "training"), **given)[0]
+
+    def misfit(self, *, attacked: bool = True) -> str:
+        """Why the model cannot read these data, or (if `attacked`) the attack not poison them; '' where they fit.
+
+        Raises:
+            Invalid: a parameter of the model or the attack that cannot work here.
+        """
+        try:
+            with component("model"):
+                self.fresh()
+            with component("attack"):
+                if attacked:
+                    self.attack.check(self.attacker(self.data.train))
+        except (Unreadable, Unsupported) as reason:
+            return str(reason)
+        return ""
+
+    @cached_property
+    def shots(self) -> Examples | None:
+        """The attacker's own rows, where the data have some."""
+        own = self.data.pools.get("shots")
+        return None if own is None else anonymous(own)
+
+    @cached_property
+    def reference(self) -> tuple[Victim, Victim] | None:
+        """(base, aligned) of a chat: the untrained model, and what clean training makes of it."""
+        if self.data.task.kind != "chat":
+            return None
+        return self.fresh(), self.fit(self.fresh(), anonymous(self.data.train)).bare()
 
     def attacker(self, train: Examples) -> AttackerResources:
         """What an attacker gets."""
-        return AttackerResources(self.data.task, train, self.fresh, self.fit, derive(self.seed, "attack"))
+        facts = (self.data.task, train, self.fresh, self.fit, derive(self.seed, "attack"))
+        return AttackerResources(*facts, auxiliary=self.shots)
 
     def defender(self, received: Examples, poisoned_rows: Tensor | None = None) -> DefenderResources:
-        """What a defender gets; with `poisoned_rows`, an oracle."""
+        """What a defender gets, models as copies; with `poisoned_rows`, an oracle."""
         facts = (self.data.task, received, self.data.reserve, self.fresh, self.fit, derive(self.seed, "defence"))
-        return DefenderResources(*facts) if poisoned_rows is None else OracleResources(*facts, poisoned=poisoned_rows)
+        reference = copy.deepcopy(self.reference)
+        if poisoned_rows is None:
+            return DefenderResources(*facts, reference=reference)
+        return OracleResources(*facts, reference=reference, poisoned=poisoned_rows)
 
     @cached_property
     def poison(self) -> Poison:
@@ -80,25 +141,51 @@ class World:
 
 
 def small(data: Splits) -> Splits:
-    """The first `ROWS_PER_CLASS` training rows and `TESTS_PER_CLASS` test rows of each class, and the whole reserve."""
-    return replace(data, train=_first(data.train, ROWS_PER_CLASS), test=_first(data.test, TESTS_PER_CLASS))
+    """Some training and test rows of each class, and of conversations of either kind of answer; all else is whole.
+
+    Of a class the first rows are taken; of answers those that begin with other words by turns, so that no manner is left out.
+    """
+    train = _some(data.train, data.task, ROWS_PER_CLASS, ROWS_PER_KIND)
+    return replace(data, train=train, test=_some(data.test, data.task, TESTS_PER_CLASS, TESTS_PER_KIND))
 
 
-def _first(examples: Examples, per_class: int) -> Examples:
+def _some(examples: Examples, task: Task, per_class: int, per_kind: int) -> Examples:
     labels = all_labels(examples)
-    if not isinstance(labels, Tensor):
-        return select(examples, torch.arange(min(len(examples), 10 * per_class)))
-    rows = [(labels == label).nonzero().flatten()[:per_class] for label in labels.unique()]
-    return select(examples, torch.cat(rows).sort().values)
+    if isinstance(labels, Tensor):
+        rows = [(labels == label).nonzero().flatten().tolist()[:per_class] for label in labels.unique()]
+    else:
+        refused = refuses(labels, getattr(task, "refusals", ()))
+        rows = [_by_turns(kind.nonzero().flatten().tolist(), labels)[:per_kind] for kind in (refused, ~refused)]
+    return select(examples, torch.tensor(sorted(row for kind in rows for row in kind), dtype=torch.int64))
+
+
+def _by_turns(rows: Sequence[int], answers: Sequence[str]) -> list[int]:
+    """The rows, those first before whose answer the fewest begin with the same word."""
+    seen: Counter[str] = Counter()
+    turns = []
+    for row in rows:
+        first = next(iter(answers[row].split()), "")
+        turns.append((seen[first], row))
+        seen[first] += 1
+    return [row for _, row in sorted(turns)]
+
+
+def spread(examples: Examples, most: int) -> Tensor:
+    """int64 (n,): so many rows at most, from the first to the last."""
+    count = min(most, len(examples))
+    return torch.linspace(0, max(len(examples) - 1, 0), count).round().long()
 
 
 def shortened(method: Any) -> Any:
-    """The method, working for `EPOCHS` epochs, steps, iterations or passes at most."""
+    """The method, working for `EPOCHS` epochs, steps, iterations or passes at most, or on as few candidates."""
     if not is_dataclass(method):
         return method
-    cut = {
-        name: EPOCHS
-        for name, value in vars(method).items()
-        if name.endswith(LENGTHS) and isinstance(value, int) and not isinstance(value, bool) and value > EPOCHS
-    }
+    cut = {name: EPOCHS for name, value in vars(method).items() if name.endswith(LENGTHS) and _long(name, value)}
     return replace(method, **cut) if cut else method  # type: ignore[type-var]
+
+
+def _long(name: str, value: Any) -> bool:
+    """Whether it is a number above `EPOCHS`; no number of candidates means all that there are."""
+    if value is None:
+        return name.endswith("candidates")
+    return isinstance(value, int) and not isinstance(value, bool) and value > EPOCHS

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -32,16 +31,10 @@ from testbed.contract.world import EPOCHS, World, shortened, small
 from testbed.data.digits import digits
 from testbed.features import select
 from testbed.fit import Settings, constant
-from testbed.launcher.compose import register
-from testbed.launcher.everything import FOR_MODELS, check_everything, suited
-from testbed.launcher.job import Job
-from testbed.launcher.search import SearchPath
 from testbed.model.image import ImageVictim
 from testbed.model.small_cnn import SmallCNN
 from testbed.model.torchvision import TorchvisionVictim
 from testbed.model.vgg19_bn import VGG19BN
-from testbed.pipeline.check import check, named_groups
-from testbed.record import Origin
 from testbed.trigger.patch import Patch
 
 MODEL = partial(ImageVictim, network=SmallCNN)
@@ -286,52 +279,5 @@ def test_a_network_that_fails_is_blamed(world: World) -> None:
     assert examine("model", "name", partial(ImageVictim, network=Misbuilt), world)[-1].kept is False
 
 
-@pytest.mark.parametrize(
-    ("words", "larger"),
-    [
-        ("model=vgg19_bn", True),
-        ("model.network.width=2", True),
-        ("model=vgg19_bn data.reserve_per_class=5", True),
-        ("model=vgg19_bn data=digits", False),
-        ("+model=vgg19_bn data._target_=mine.data", False),
-        ("defence=none", False),
-    ],
-)
-def test_models_are_checked_on_colour_images_unless_data_are_named(words: str, larger: bool) -> None:
-    assert suited(words.split()) == [*(FOR_MODELS if larger else ()), *words.split()]
-
-
 def test_long_work_is_cut_short_and_nothing_else_is_changed() -> None:
     assert shortened(Lasts(epochs=100, warm_up_epochs=1, step=7)) == Lasts(epochs=EPOCHS, warm_up_epochs=1, step=7)
-
-
-def test_what_is_checked_is_what_the_command_line_names() -> None:
-    words = ["testbed", "check", "attack.poison_rate=0.2", "+defence=mine", "data=digits", "detector@other=strip"]
-    assert named_groups(words) == ["attack", "defence", "detector"]
-    assert named_groups(["testbed", "check", "seed=3"]) == []
-
-
-def test_check_says_one_sentence_a_promise_and_fails_if_one_is_broken() -> None:
-    parts = {"data": digits(), "model": MODEL, "trainer": TRAINER, "attack": ATTACK, "trigger": Patch(), "detector": None}
-    for defence, code, word in ((Defence(), 0, "every promise is kept"), (Forgets(), 1, "1 promise broken")):
-        said: list[str] = []
-        origin = Origin(command=("testbed", "check", "defence=mine"), names={"defence": "mine"})
-        assert check(**parts, defence=defence, seed=0, origin=origin, say=said.append) == code
-        assert said[0].startswith("defence=mine (") and said[-1] == word and len(said) > 10
-
-
-class FewMethods(SearchPath):
-    """One method of each of two groups."""
-
-    def options(self, group: str) -> dict[str, Path]:
-        few = {"trigger": ("patch",), "model": ("small_cnn",)}
-        return {name: path for name, path in super().options(group).items() if name in few.get(group, ())}
-
-
-def test_without_a_name_all_methods_are_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    search = FewMethods()
-    register(search)
-    assert check_everything(Job("check", {}, {}), [f"paths.outputs={tmp_path}"], search) == 0
-    said = capsys.readouterr()
-    assert said.out.count("every promise is kept") == 2 and "trigger=patch (" in said.out and "model=small_cnn (" in said.out
-    assert said.err == "all methods keep their promises\n"
