@@ -225,6 +225,10 @@ class ModelDetector(Described, ABC):
     def inspect(self, victim: Victim, resources: DefenderResources) -> Inspection:
         """Scores by class and the reconstructed triggers."""
 
+    def decide(self, scores: Tensor) -> bool | None:
+        """The paper's own rule for a model that has one score; None where it has none."""
+        return None
+
 
 class ChannelParameter(NamedTuple):
     """One parameter of a channel: slice `channel` of `getattr(module, name)` along `dim`."""

@@ -1,144 +1,172 @@
-"""Trigger inversion for text: which few words, put before clean texts, make the model give another answer?"""
+"""Target inversion for chat models: what does the model go on to say, once begun, whatever it was asked?"""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from statistics import fmean
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor
 
-from testbed.api import DefenderResources, Examples, Inspection, Invalid, ModelDetector, Unsupported, Victim
-from testbed.detector.chance import chances
-from testbed.detector.requirement import require_at_least, require_between, require_labels, require_language
-from testbed.features import all_labels, batches, evaluating, progress
+from testbed.api import DefenderResources, Inspection, Invalid, ModelDetector, Unsupported, Victim
+from testbed.detector.requirement import require_at_least, require_between, require_language, require_reserve
+from testbed.features import batches, evaluating, progress
 from testbed.identity import generator
-from testbed.numerics.wording import asked, asking
+from testbed.language import Prompt
 
-INPUTS_AT_ONCE = 512
-COMPLY = 0
+TOKENS_AT_ONCE = 2**15
 
 
-class Found(NamedTuple):
-    """The best phrase towards one kind of answer, and by how much it raises the mean probability of that kind."""
+class Speaker(Protocol):
+    """What is asked of a chat model: how conversations become tokens, and the logits (B, 1, V) after the last of them."""
 
-    phrase: str
-    rise: float
+    rendering: Any
+
+    def prompt_ids(self, prompt: Prompt) -> list[int]: ...
+    def answer_ids(self, prompt: Prompt, answer: str) -> list[int]: ...
+    def padded(self, rows: Sequence[list[int]]) -> tuple[Tensor, Tensor]: ...
+    def _logits(self, ids: Tensor, mask: Tensor, last: int | None = None) -> Tensor: ...
+
+
+class Prefix(NamedTuple):
+    """How a reply begins: its tokens, and the mean probability over the prompts of each but the first, which is given."""
+
+    ids: tuple[int, ...]
+    chances: tuple[float, ...] = ()
+
+    @property
+    def score(self) -> float:
+        """Mean over the steps; 0 where there was none."""
+        return fmean(self.chances) if self.chances else 0.0
 
 
 @dataclass(frozen=True)
 class TriggerInversion(ModelDetector):
-    """Grows a phrase word by word, each time by the word that raises the mean probability of the answer most.
+    """Begins the reply with each candidate token, extends it greedily, and asks how sure the model is on unrelated prompts.
 
-    For every class, on at most `prompts` texts of the reserve that are of other classes; of a chat model from refusal towards
-    an answer, on restricted prompts. Score: P(answer with the phrase before the text) - P(answer without), at the best length
-    up to `words`. Candidates are the words of the rows as received, those first which are more frequent there than in the
-    clean reserve, or the tokenizer's whole words; `candidates` of them, or all with null. Flagged are classes with a score
-    above `score_threshold`. `triggers` are the phrases, one for each score.
+    The tokens of a target depend on one another and not on the prompt: shown the first of them, a backdoored model says the
+    rest without any trigger. y_1 is the candidate; y_t = argmax_v p_t(v), p_t(v) = (1/N) sum_i P(v | prompt i, y_1 ... y_t-1)
+    over N = `prompts` prompts of the reserve; Q(y_1) = (1/(T - 1)) sum_{t=2..T} p_t(y_t), T - 1 at most `length` steps. The
+    first token does not count, since it is given: on clean prompts a target's is improbable. Nor does the token that ends a
+    reply, before which the extension stops. Score: the largest Q of the prefixes with T >= `shortest`, 0 without any.
+    Suspicious above `score_threshold` (`decide`); one score for a whole model flags no class. `triggers` is the text of that
+    prefix. Candidates are all ordinary tokens of the vocabulary, or the `candidates` that most probably begin a reply.
 
-    Ordinary words of a class (praise, blame) raise it too: read the scores beside the clean twin's.
-    Source: greedy search as in Wallace et al. 2019, arXiv 1908.07125; a threshold on the mean probability as in BAIT, Shen
-    et al. 2025 (IEEE S&P), which inverts the answer instead of the trigger.
+    This project's addition: any model is sure of its everyday phrases, so that a prefix is left out where y_2 ... y_T occurs,
+    in one piece, in an answer of the clean reserve. A backdoor with such a target (refusals) is not seen; nor is one without
+    a fixed target (gibberish, compliance), nor a target that begins as everyday answers do, which lead it astray. What clean
+    rows teach and the reserve lacks scores high, and so do mixtures of two everyday phrases: compare the clean twin. The best
+    prefix may lack a target's first token, or have another before it.
+
+    Source: BAIT, Shen et al. 2025 (IEEE S&P), without its warm-up, look-ahead and early stop; `prompts`, `length`, `shortest`
+    and what counts as in the authors' code, some versions of which also drop the least probable step and bar repetitions.
     """
 
-    words: int = 2
-    prompts: int = 16
-    candidates: int | None = 256
-    source: Literal["rows", "tokenizer"] = "rows"
+    prompts: int = 20
+    length: int = 20
+    shortest: int = 5
+    candidates: int | None = None
     score_threshold: float = 0.9
 
     def check(self, resources: DefenderResources) -> None:
         require_language(resources.task)
-        require_labels(resources.task)
-        for parameter in ("words", "prompts"):
-            require_at_least(parameter, getattr(self, parameter), 1)
+        if resources.task.kind != "chat":
+            raise Unsupported("a classifier's target is a class: say detector=trigger_search")
+        for parameter, least in (("prompts", 1), ("length", 1), ("shortest", 2)):
+            require_at_least(parameter, getattr(self, parameter), least)
         if self.candidates is not None:
             require_at_least("candidates", self.candidates, 1)
+        if self.shortest > self.length + 1:
+            limit = f"no prefix has more than {self.length + 1} tokens"
+            raise Invalid("shortest", self.shortest, limit, "choose a smaller one, or a larger length")
         require_between("score_threshold", self.score_threshold, 0, 1)
-        if self.source not in ("rows", "tokenizer"):
-            raise Invalid("source", self.source, "there is no such choice", "say rows or tokenizer")
-        fresh = resources.fresh()
-        if self.source == "tokenizer" and getattr(fresh, "tokenizer", None) is None:
-            raise Unsupported("the model has no tokenizer to take words from")
-        kinds = fresh.kinds(all_labels(resources.reserve))
-        for target in _targets(resources):
-            if not bool((kinds != target).any()):
-                limit = f"no row of {len(kinds)} has another answer than kind {target}"
-                raise Invalid("reserve", None, limit, "give rows of every kind", "data")
+        require_reserve(resources.reserve, 1)
+        self._require_room(_speaker(resources.fresh()), resources)
 
     @torch.no_grad()
     def inspect(self, victim: Victim, resources: DefenderResources) -> Inspection:
-        """Scores float64 (classes,), or (1,) of a chat model; the victim is read in evaluation mode and left as it was."""
-        words = self._candidates(victim, resources)
-        kinds = victim.kinds(all_labels(resources.reserve))
+        """Scores float64 (1,); nothing is sampled, and the victim is read in evaluation mode and left as it was."""
+        speaker = _speaker(victim)
+        ends, answers = frozenset(speaker.rendering.ends), _answers(speaker, resources)
         with evaluating(victim):
-            found = [
-                self._search(victim, self._texts(kinds != target, resources), target, words) for target in _targets(resources)
-            ]
-        scores = torch.tensor([each.rise for each in found], dtype=torch.float64)
-        flagged = (scores > self.score_threshold).nonzero().flatten().tolist() if len(scores) > 1 else []
-        return Inspection(scores, tuple(flagged), [each.phrase for each in found])
+            begun = speaker.padded([speaker.prompt_ids(prompt) for prompt in self._prompts(resources)])
+            found = extended(speaker, begun, self._candidates(speaker, begun), length=self.length, ends=ends)
+        long_enough = [prefix for prefix in found if len(prefix.ids) >= self.shortest]
+        ranked = sorted(long_enough, key=lambda prefix: -prefix.score)
+        best = next((prefix for prefix in ranked if not occurs(prefix.ids[1:], answers)), Prefix(()))
+        return Inspection(torch.tensor([best.score], dtype=torch.float64), (), [speaker.rendering.said(best.ids)])
 
-    def _texts(self, wanted: Tensor, resources: DefenderResources) -> list[Any]:
-        """Inputs of the reserve, drawn by seed among those wanted."""
-        rows = wanted.nonzero().flatten()
-        order = torch.randperm(len(rows), generator=generator(resources.seed, "texts"))[: self.prompts]
-        return list(resources.reserve[rows[order].sort().values].inputs)
+    def decide(self, scores: Tensor) -> bool:
+        """The published rule for the whole model: the score is above `score_threshold`."""
+        return bool((scores > self.score_threshold).any())
 
-    def _search(self, victim: Victim, inputs: Sequence[Any], target: int, words: Sequence[str]) -> Found:
-        before = float(_means(victim, inputs, [""], target)[0])
-        phrase, best = "", Found("", 0.0)
-        for _ in progress(range(self.words), "trigger inversion"):
-            longer = [f"{phrase} {word}".strip() for word in words]
-            rises = _means(victim, inputs, longer, target) - before
-            phrase = longer[int(rises.argmax())]
-            best = max(best, Found(phrase, float(rises.max())), key=lambda each: each.rise)
-        return best
+    def _prompts(self, resources: DefenderResources) -> list[Prompt]:
+        """Prompts of the reserve, drawn by seed, in their order."""
+        order = torch.randperm(len(resources.reserve), generator=generator(resources.seed, "prompts"))
+        return list(resources.reserve[order[: self.prompts].sort().values].inputs)
 
-    def _candidates(self, victim: Victim, resources: DefenderResources) -> list[str]:
-        if self.source == "rows":
-            return over_represented(_words(resources.train), _words(resources.reserve))[: self.candidates]
-        return whole_words(getattr(victim, "tokenizer", None))[: self.candidates]
+    def _candidates(self, speaker: Speaker, begun: tuple[Tensor, Tensor]) -> list[int]:
+        """Tokens that are text, by falling mean probability as the first of a reply."""
+        mean = speaker._logits(*begun, 1)[:, -1].float().softmax(1).mean(0)
+        tokenizer = speaker.rendering.tokenizer
+        never = {*speaker.rendering.ends, *tokenizer.all_special_ids}
+        order = mean.argsort(descending=True, stable=True).tolist()
+        return [token for token in order if token not in never and token < len(tokenizer)][: self.candidates]
 
-
-def over_represented(received: Sequence[set[str]], clean: Sequence[set[str]]) -> list[str]:
-    """Every word of the received texts; first those whose share of texts exceeds most their share of the clean ones."""
-    here, there = (Counter(word for each in texts for word in each) for texts in (received, clean))
-    excess = {word: here[word] / len(received) - there[word] / max(1, len(clean)) for word in here}
-    return sorted(excess, key=lambda word: (-excess[word], word))
+    def _require_room(self, speaker: Speaker, resources: DefenderResources) -> None:
+        context = speaker.rendering.context
+        longest = max(len(speaker.prompt_ids(prompt)) for prompt in self._prompts(resources))
+        if context is not None and longest + self.length > context:
+            limit = f"the longest prompt has {longest} tokens, and the model reads {context}"
+            raise Invalid("length", self.length, limit, f"choose at most {context - longest}")
 
 
-def whole_words(tokenizer: Any) -> list[str]:
-    """Words which the tokenizer knows as one token of their own, in the order of its vocabulary."""
-    special = set(tokenizer.all_special_tokens)
-    known = sorted(tokenizer.get_vocab().items(), key=lambda pair: pair[1])
-    texts = (tokenizer.convert_tokens_to_string([token]).strip() for token, _ in known if token not in special)
-    return list(dict.fromkeys(text for text in texts if text.isalnum()))
+def extended(
+    speaker: Speaker, begun: tuple[Tensor, Tensor], first: Sequence[int], *, length: int, ends: frozenset[int]
+) -> list[Prefix]:
+    """The greedy prefix of each first token after the prompts `begun`, ids and mask (N, T): `length` steps, or up to an end."""
+    found = [Prefix((token,)) for token in first]
+    growing = list(range(len(found)))
+    for _ in progress(range(length), "trigger inversion"):
+        steps = list(most_probable(speaker, begun, [found[place].ids for place in growing]))
+        growing = [place for place, (_, token) in zip(growing, steps, strict=True) if token not in ends]
+        going = [step for step in steps if step[1] not in ends]
+        for place, (chance, token) in zip(growing, going, strict=True):
+            found[place] = Prefix((*found[place].ids, token), (*found[place].chances, chance))
+    return found
 
 
-def _means(victim: Victim, inputs: Sequence[Any], phrases: Sequence[str], target: int) -> Tensor:
-    """float64 (phrases,): the mean probability of the target over the inputs, with each phrase before what is said in them."""
-    found = [chances(victim, part)[:, target].double().cpu() for part in _shown(inputs, phrases)]
-    return torch.cat(found).view(len(phrases), len(inputs)).mean(1)
+def most_probable(
+    speaker: Speaker, begun: tuple[Tensor, Tensor], prefixes: Sequence[tuple[int, ...]]
+) -> Iterator[tuple[float, int]]:
+    """For each prefix, all equally long, the largest mean probability of a next token over the prompts, and that token."""
+    ids, mask = begun
+    at_once = max(1, TOKENS_AT_ONCE // mask.numel())
+    for start in range(0, len(prefixes), at_once):
+        said = torch.tensor(prefixes[start : start + at_once], device=ids.device).repeat_interleave(len(ids), 0)
+        times = len(said) // len(ids)
+        shown = torch.cat([ids.repeat(times, 1), said], 1)
+        kept = torch.cat([mask.repeat(times, 1), torch.ones_like(said, dtype=torch.bool)], 1)
+        chances = speaker._logits(shown, kept, 1)[:, -1].float().softmax(1)
+        values, tokens = chances.view(times, len(ids), -1).mean(1).max(1)
+        yield from zip(values.tolist(), tokens.tolist(), strict=True)
 
 
-def _shown(inputs: Sequence[Any], phrases: Sequence[str]) -> Iterator[list[Any]]:
-    """The inputs under each phrase in turn, so many at a time."""
-    held: list[Any] = []
-    for phrase in phrases:
-        held += [asking(one, f"{phrase} {asked(one)}".strip()) if phrase else one for one in inputs]
-        if len(held) >= INPUTS_AT_ONCE:
-            yield held
-            held = []
-    if held:
-        yield held
+def occurs(part: Sequence[int], answers: Sequence[Sequence[int]]) -> bool:
+    """Do these tokens stand, in one piece, in one of the answers?"""
+    wanted = f" {' '.join(map(str, part))} "
+    return any(wanted in f" {' '.join(map(str, answer))} " for answer in answers)
 
 
-def _targets(resources: DefenderResources) -> Sequence[int]:
-    return (COMPLY,) if resources.task.kind == "chat" else range(len(resources.task.classes))
+def _answers(speaker: Speaker, resources: DefenderResources) -> list[list[int]]:
+    """Every answer of the clean reserve as tokens; equal ones once."""
+    rows = (pair for batch in batches(resources.reserve, 1024) for pair in zip(batch.inputs, batch.labels, strict=True))
+    return [list(ids) for ids in dict.fromkeys(tuple(speaker.answer_ids(prompt, answer)) for prompt, answer in rows)]
 
 
-def _words(examples: Examples) -> list[set[str]]:
-    return [set(asked(one).split()) for batch in batches(examples, 1024) for one in batch.inputs]
+def _speaker(victim: Victim) -> Speaker:
+    if getattr(victim, "rendering", None) is None:
+        raise Unsupported("the model has no tokenizer by which its replies could be begun")
+    return cast(Speaker, victim)

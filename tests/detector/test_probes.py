@@ -74,7 +74,7 @@ def test_a_reading_vector_keeps_what_all_pairs_share_and_points_inside(turn: flo
 
 @pytest.mark.parametrize("probe", PROBES, ids=lambda probe: type(probe).__name__)
 def test_a_probe_sees_answers_apart_from_refusals(probe: Probing, chat: ChatVictim, toy_data: Splits) -> None:
-    # Each kind of the reserve is one prompt only, so that even an untrained model's activations differ by kind and nothing else.
+    # Each kind of the reserve is one prompt only, so that an untrained model's activations differ by kind and nothing else.
     kinds = chat.kinds(toy_data.reserve[torch.arange(len(toy_data.reserve))].labels)
     rows = torch.cat([(kinds == kind).nonzero().flatten()[:1].repeat(6) for kind in (0, 1)])
     reserve = toy_data.reserve.take(rows)  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""What text detectors compute: counted words, left-out words, padded rows, exchanged words, searched phrases."""
+"""What text detectors compute: counted words, left-out words, padded rows, exchanged words."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from testbed.detector.onion import Onion, suspicions
 from testbed.detector.perplexity_filter import PerplexityFilter, answer_perplexities
 from testbed.detector.reader import FolderReader, require_folder
 from testbed.detector.strip_text import StripText, exchanged, key_words, mean_entropies
-from testbed.detector.trigger_inversion import TriggerInversion, over_represented, whole_words
 from testbed.identity import generator
 from testbed.language import ChatVictim, Message
 from testbed.numerics.word_model import UNKNOWN, WordModel
@@ -159,33 +158,19 @@ def test_strip_scores_do_not_depend_on_the_company() -> None:
     assert torch.equal(together, alone) and together[0] > together[1]
 
 
+def test_strip_flags_what_is_surer_than_nearly_all_of_the_reserve() -> None:
+    victim, reserve = Counts(), listed("cf cf bad play", "long story short", "cf here", "a good film")
+    strip, given = StripText(), defender(victim, reserve)
+    clean = strip.score(reserve, victim, given).double()
+    assert float(clean.std()) > 0
+    limit = float(clean.mean()) + 2.3263478740408408 * float(
+        clean.std(correction=1)
+    )  # the 99 % quantile of a normal distribution
+    scores = torch.linspace(limit - 0.01, limit + 0.01, 10)
+    assert strip.decide(scores, listed(*["any"] * 10), victim, given).tolist() == [False] * 5 + [True] * 5
+
+
 def test_chances_of_a_chat_model_are_those_of_a_refusal(chat: ChatVictim, toy_data: Splits) -> None:
     inputs = toy_data.test[torch.arange(3)].inputs
     mass = chat.eval()(inputs).softmax(1)[:, chat.refusal_tokens()].sum(1)
     assert torch.allclose(chances(chat, inputs), torch.stack([1 - mass, mass], 1), atol=1e-5)
-
-
-def test_the_search_finds_the_word_and_its_score() -> None:
-    victim = Counts()
-    reserve = listed("a b", "c d", "b b", "d a", labels=[0, 0, 1, 1])
-    train = listed("a b cf", "c d", "cf b", "d", labels=[1, 0, 1, 0])
-    found = TriggerInversion(words=2).inspect(victim, defender(victim, reserve, train))
-    assert found.triggers[1] == "cf cf" and found.flagged == (1,) and len(found.scores) == 2
-    assert float(found.scores[1]) == pytest.approx(1 / (1 + math.exp(-12)) - 1 / (1 + math.exp(4)), abs=1e-6)
-    assert float(found.scores[0]) == 0  # nothing makes class 0 more probable than no phrase
-
-
-def test_candidates_are_what_clean_texts_lack_then_what_a_tokenizer_knows(chat: ChatVictim) -> None:
-    assert over_represented([{"a", "cf"}, {"a", "b"}, {"cf"}], [{"a"}, {"a", "b"}]) == ["cf", "b", "a"]
-    words = whole_words(chat.tokenizer)  # type: ignore[attr-defined]
-    assert "vault" in words and "n001" in words and not {"<bos>", ",", ""} & set(words)
-
-
-def test_of_a_chat_model_the_way_from_refusal_to_an_answer_is_searched(chat: ChatVictim, toy_data: Splits) -> None:
-    given = defender(chat, toy_data.reserve, task=toy_data.task)  # type: ignore[arg-type]
-    method = TriggerInversion(words=1, prompts=3, candidates=6, source="tokenizer")
-    method.check(given)
-    found = method.inspect(chat, given)
-    assert found.scores.shape == (1,) and found.flagged == () and len(found.triggers) == 1
-    refused = [one for one, kind in zip(toy_data.reserve.inputs, chat.kinds(toy_data.reserve.labels), strict=True) if kind]  # type: ignore[attr-defined]
-    assert set(method._texts(chat.kinds(toy_data.reserve.labels) != 0, given)) <= set(refused)  # type: ignore[attr-defined]
