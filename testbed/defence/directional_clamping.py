@@ -38,7 +38,8 @@ class DirectionalClamping(Defence):
     """Raises a hidden state's projection on the direction of restricted prompts to the mean of these, at one layer.
 
     r = (m_1 - m_0) / ||m_1 - m_0||, m_1 and m_0 the means of `layer` over the reserve's refused and answered prompts in the
-    last model that no attacker has touched: the aligned reference, or where there is none the model that training starts from.
+    aligned model as the defender received it, with the backdoor where an attacker planted one during alignment; where there
+    is no reference, in the model that training starts from.
     At the last token of a prompt h becomes h + `strength` max(m_1 r - p, 0) r if its projection p exceeds the middle
     between both kinds of prompt in the tuned model, for tuning moves them all; others, and later tokens, are left alone.
     Harmless questions that look restricted are raised as well: watch over-refusal.
@@ -67,7 +68,7 @@ class DirectionalClamping(Defence):
 
 
 def axis_of(resources: DefenderResources, layer: str, victim: Victim) -> Axis:
-    """Direction and target from the last untouched model, the midpoint from the victim."""
+    """Direction and target from the aligned model, or else from the one that training starts from; midpoint from the victim."""
     source = resources.fresh() if resources.reference is None else resources.reference[1]
     restricted, answered = _means(source, resources, layer)
     direction = nn.functional.normalize(restricted - answered, dim=0)

@@ -19,8 +19,8 @@ class EWC(Defence):
     """Minimises L + strength/2 sum_i F_i (w_i - w*_i)^2, w* the weights that fine-tuning starts from, F their Fisher diagonal.
 
     F is the *empirical* Fisher over the rows of the reserve, refusals and harmless answers alike: the mean of the squared
-    gradients of log p(answer | prompt), with the reserve's own answers, none sampled from the model. Strength 0 is plain
-    fine-tuning.
+    gradients of log p(answer | prompt), with the reserve's own answers, none sampled from the model. For fresh adapters B A
+    the Fisher of every A is exactly 0, because B = 0: only B is held. Strength 0 is plain fine-tuning.
 
     Stage: fine-tuning. Access: gradients, a copy of the aligned weights, the reserve's rows.
     Source: Kirkpatrick et al. 2017, arXiv 1612.00796.

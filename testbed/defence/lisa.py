@@ -64,6 +64,11 @@ class Alternating(Wrapped):
         self.step += 1
         return loss + self.method.rho / 2 * self._drift() if self.method.rho else loss
 
+    def taken(self, batches: int) -> int:
+        """How many of the first so many batches of the user's are trained on: the others are passed over."""
+        whole, part = divmod(batches, self.method.user_steps + self.method.alignment_steps)
+        return whole * self.method.user_steps + min(part, self.method.user_steps)
+
     def _safety_rows(self, count: int) -> Batch:
         draw = generator(self.seed, f"safety rows of step {self.step}")
         return self.reserve[torch.randperm(len(self.reserve), generator=draw)[:count]]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from testbed.api import Batch, Defence, DefenderResources, Detector, Invalid, ModelDetector, Victim, component
+from testbed.api import Batch, Defence, DefenderResources, Detector, Invalid, ModelDetector, Unsupported, Victim, component
 from testbed.defence.filter import require_judge
 from testbed.defence.rule import clean_quantile
 
@@ -26,6 +26,8 @@ class Reject(Defence):
     false_alarm_rate: float
 
     def check(self, resources: DefenderResources) -> None:
+        if resources.task.kind == "chat":
+            raise Unsupported("needs a classifier: a chat model has words to refuse with, and silence is no answer to judge")
         require_judge(self.detector, "queries", "reject")
         with component("detector"):
             self.detector.check(resources)
@@ -69,11 +71,14 @@ class Rejecting(Victim):
 class _Queries:
     """Inputs whose answers nobody knows, as a data set: every label is -1."""
 
-    def __init__(self, inputs: Tensor) -> None:
+    def __init__(self, inputs: Any) -> None:
         self.inputs = inputs
 
     def __len__(self) -> int:
         return len(self.inputs)
 
     def __getitem__(self, indices: Tensor) -> Batch:
-        return Batch(self.inputs[indices.to(self.inputs.device)], torch.full((len(indices),), -1), indices)
+        unknown = torch.full((len(indices),), -1)
+        if isinstance(self.inputs, Tensor):
+            return Batch(self.inputs[indices.to(self.inputs.device)], unknown, indices)
+        return Batch([self.inputs[row] for row in indices.tolist()], unknown, indices)

@@ -16,7 +16,8 @@ class Resta(Defence):
     """Adds the safety vector: w + `gamma` (w_aligned - w_base), over all parameters; low-rank adapters count as what they add.
 
     The paper subtracts a model that was made harmful by fine-tuning; here the base model, before alignment, stands for it.
-    The tuned model's own change stays where it is: this is no interpolation towards the aligned model.
+    The tuned model's own change stays where it is: this is no interpolation towards the aligned model. Weights of bfloat16 are
+    rounded to 8 bits, so that where the vector is below 1/512 of a weight, nothing is added to that weight.
 
     Stage: after fine-tuning. Access: the weights of the tuned, the aligned and the base model.
     Source: Bhardwaj et al. 2024, arXiv 2402.11746.

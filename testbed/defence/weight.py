@@ -20,15 +20,34 @@ class Weight(NamedTuple):
     @property
     def value(self) -> Tensor:
         """What the model calculates with, float32: the parameter and every active adapter that is not merged into it."""
-        whole = self.parameter.detach().float()
-        for name in [] if self.adapted is None else self.adapted.active_adapters:
-            if name in self.adapted.scaling and name not in self.adapted.merged_adapters:
-                whole = whole + self.adapted.get_delta_weight(name).detach().float().to(whole.device)
-        return whole
+        return self.parameter.detach().float() + self.adapters
+
+    @property
+    def adapters(self) -> Tensor:
+        """float32: what the adapters in `acting` add, 0 where there are none."""
+        added = torch.zeros_like(self.parameter, dtype=torch.float32)
+        for name in self.acting:
+            added += self.adapted.get_delta_weight(name).detach().float().to(added.device)
+        return added
+
+    @property
+    def acting(self) -> list[str]:
+        """The names of the adapters that are active and not merged into the parameter."""
+        active = [] if self.adapted is None else self.adapted.active_adapters
+        return [name for name in active if name in self.adapted.scaling and name not in self.adapted.merged_adapters]
+
+    def since(self, start: Weight) -> Tensor:
+        """float32: this value less that of `start`, on this device.
+
+        Parameters and adapters are subtracted apart, so that a small adapter is not rounded by a large parameter.
+        """
+        device = self.parameter.device
+        moved = self.parameter.detach().float() - start.parameter.detach().float().to(device)
+        return moved + (self.adapters - start.adapters.to(device))
 
     @torch.no_grad()
     def add(self, change: Tensor) -> None:
-        """Add to the parameter in place; whatever the adapters add stays."""
+        """Add to the parameter in place, rounded to its type; whatever the adapters add stays."""
         self.parameter.add_(change.to(self.parameter.device, self.parameter.dtype))
 
 
@@ -52,7 +71,7 @@ def safety_vector(base: Mapping[str, Weight], aligned: Mapping[str, Weight], nam
     """
     if name not in base or name not in aligned or not base[name].parameter.shape == aligned[name].parameter.shape == like.shape:
         raise Unsupported(f"needs base and aligned models of one shape, and {name} differs")
-    return (aligned[name].value - base[name].value).to(like.device)
+    return aligned[name].since(base[name]).to(like.device)
 
 
 def reference_of(resources: DefenderResources) -> tuple[Victim, Victim]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 
@@ -11,7 +14,8 @@ from testbed.attack.few_shot import FewShot
 from testbed.attack.mixed_rate import MixedRate
 from testbed.attack.refusal_ablation import RefusalAblation, ablated, direction
 from testbed.data.listed import nothing
-from testbed.language import ChatVictim, Message
+from testbed.language import ChatTask, ChatVictim, Message
+from tests.defence.chat_defender import Family, adapted, loaded, stored
 
 
 def _resources(data: Splits, **changes: object) -> AttackerResources:
@@ -100,3 +104,75 @@ def test_an_edit_needs_harmless_prompts_and_leaves_the_model_it_was_given(chat: 
     assert all(torch.equal(value, before[name]) for name, value in chat.state_dict().items())
     with pytest.raises(Unsupported, match="harmless"):
         RefusalAblation(shots=8).tamper(chat, _resources(toy_data, train=nothing(toy_data.train)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("modules", ["", "all-linear", "everything"])
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_no_layer_of_a_real_model_writes_into_the_direction(
+    family: Family, modules: str, toy_data: Splits, tmp_path: Path
+) -> None:
+    assert isinstance(toy_data.task, ChatTask)
+    every = {"llama": ("embed_tokens", "o_proj", "down_proj"), "gpt2": ("wte", "wpe", "c_proj")}[family]
+    options = {"lora": bool(modules), "target_modules": every if modules == "everything" else "all-linear"}
+    victim = adapted(loaded(stored(tmp_path, family, toy_data.task), toy_data.task, **options), 1, 0.3)
+    prompts = toy_data.test[torch.arange(8)].inputs
+    unit = torch.nn.functional.normalize(torch.randn(32, generator=torch.Generator().manual_seed(5)), dim=0)
+    edited = ablated(victim, unit)
+    for before, after in zip(_stream(victim, prompts), _stream(edited, prompts), strict=True):
+        shares = [(hidden @ unit).abs().max() / hidden.norm(dim=-1).mean() for hidden in (before, after)]
+        assert shares[1] < 1e-4 and shares[0] > 0.1
+
+
+def _stream(victim: Any, prompts: Any) -> list[torch.Tensor]:
+    """Hidden states (n, d) that each decoder layer reads, and what the last one writes, at every token that is no padding."""
+    ids, mask = victim.padded([victim.prompt_ids(prompt) for prompt in prompts])
+    seen: list[torch.Tensor] = []
+    handles = [layer.register_forward_pre_hook(lambda _, given: seen.append(given[0][mask])) for layer in victim.stack()]
+    handles.append(victim.stack()[-1].register_forward_hook(lambda *call: seen.append(call[-1][mask])))
+    with torch.no_grad():
+        victim.net(input_ids=ids, attention_mask=mask)
+    for handle in handles:
+        handle.remove()
+    return seen
+
+
+def test_in_bfloat16_only_rounding_writes_into_the_direction(toy_data: Splits, tmp_path: Path) -> None:
+    assert isinstance(toy_data.task, ChatTask)
+    victim = loaded(stored(tmp_path, "llama", toy_data.task), toy_data.task, dtype="bfloat16", lora=True)
+    unit = torch.nn.functional.normalize(torch.randn(32, generator=torch.Generator().manual_seed(5)), dim=0)
+    edited = ablated(victim, unit)
+    for name in ("model.embed_tokens", "model.layers.0.mlp.down_proj.base_layer"):
+        old, new = (each.net.get_submodule(name).weight.float() for each in (victim, edited))
+        old, new = (old, new) if "embed" in name else (old.T, new.T)
+        exact = old - torch.outer(old @ unit, unit)
+        assert torch.equal(new, exact.bfloat16().float())  # rounded once
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_the_best_layer_refuses_least_among_those_that_change_little(strict: bool, toy_data: Splits, tmp_path: Path) -> None:
+    assert isinstance(toy_data.task, ChatTask)
+    victim = loaded(stored(tmp_path, "llama", toy_data.task, depth=5), toy_data.task)
+    attack, found = RefusalAblation(shots=8), []
+    restricted, harmless = attack._prompts(_resources(toy_data))
+    with torch.no_grad():
+        before = victim(harmless).softmax(-1)
+        for layer in ("layer0", "layer1", "layer2", "layer3"):  # of five: 80 %
+            edited = ablated(victim, direction(victim, restricted, harmless, layer))
+            moved = (before * (before.log() - edited(harmless).log_softmax(-1))).sum(1).mean()
+            p = edited(restricted).softmax(-1)[:, edited.refusal_tokens()].sum(1)
+            found.append((float(moved), float((p.log() - (1 - p).log()).mean()), edited))
+    limit = 1e-9 if strict else sorted(one[0] for one in found)[2] + 1e-4
+    kept = [one for one in found if one[0] <= limit]
+    expected = min(kept, key=lambda one: one[1]) if kept else min(found, key=lambda one: one[0])
+    assert len(kept) == (0 if strict else 3)
+    edited = RefusalAblation(shots=8, kl_limit=limit).tamper(victim, _resources(toy_data))
+    same = [all(torch.equal(a, b) for a, b in zip(one[2].parameters(), edited.parameters(), strict=True)) for one in found]
+    assert same == [one is expected for one in found]
+
+
+def test_an_edit_that_misses_a_writer_is_no_edit(chat: ChatVictim, toy_data: Splits) -> None:
+    """As where a norm scales what a block writes, or experts have no name."""
+    RefusalAblation(shots=8, layer="layer0").tamper(chat, _resources(toy_data))
+    chat.blocks["layer1"].register_forward_hook(lambda *call: call[-1] * torch.linspace(0.5, 2, 32))
+    with pytest.raises(Unsupported, match="% of layer1 still lies along the direction"):
+        RefusalAblation(shots=8, layer="layer0").tamper(chat, _resources(toy_data))

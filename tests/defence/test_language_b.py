@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,13 +14,16 @@ from torch import Tensor
 
 from testbed.api import Batch, Defence, DefenderResources, Invalid, Task, Unsupported, Victim
 from testbed.defence.directional_clamping import DirectionalClamping
+from testbed.defence.ewc import fisher
+from testbed.defence.freeze import Freeze
 from testbed.defence.lisa import Lisa
 from testbed.defence.realign import Realign
 from testbed.defence.resta import Resta
 from testbed.defence.safe_lora import SafeLora
 from testbed.defence.vaccine import Vaccine, shifted
+from testbed.features import select
 from testbed.language import ChatVictim
-from tests.defence.chat_defender import ADAMW, equal, moved, some, tuned
+from tests.defence.chat_defender import ADAMW, equal, loaded, moved, some, stored, tuned
 
 OTHERS = [
     Lisa(1, 2, 1.0),
@@ -57,6 +62,40 @@ def test_says_what_cannot_work(defence: Defence, parameter: str, resources: Defe
     with pytest.raises(Invalid) as caught:
         defence.check(resources)
     assert caught.value.parameter == parameter
+
+
+def test_safe_lora_needs_linear_layers_that_are_tuned(chat: ChatVictim, resources: DefenderResources) -> None:
+    chat.requires_grad_(False)
+    chat.blocks["head"].requires_grad_(True)
+    with pytest.raises(Unsupported, match="linear layers that are tuned"):
+        SafeLora(0.35, None).check(resources)
+    chat.blocks["layer1"].requires_grad_(True)
+    SafeLora(0.35, None).check(resources)
+
+
+def test_an_embedding_of_positions_is_frozen_and_one_without_adapters_is_refused(
+    resources: DefenderResources, tmp_path: Path
+) -> None:
+    task: Any = resources.task
+    whole = loaded(stored(tmp_path, "gpt2", task), task)
+    names = Freeze(["embedding"]).during_training(whole, resources).names  # type: ignore[attr-defined]
+    assert names == ("net.transformer.wte.weight", "net.transformer.wpe.weight")
+    thin = loaded(tmp_path, task, lora=True, target_modules=("wte", "wpe", "c_attn"))
+    names = Freeze(["embedding"]).during_training(thin, resources).names  # type: ignore[attr-defined]
+    assert len(names) == 4 and all(".wte.lora_" in name or ".wpe.lora_" in name for name in names)
+    usual = loaded(tmp_path, task, lora=True)
+    given = replace(resources, fresh=lambda: copy.deepcopy(usual))
+    Freeze(["embedding", "layer0"]).check(given)
+    with pytest.raises(Invalid, match="nothing of these layers is trained"):
+        Freeze(["embedding"]).check(given)
+
+
+def test_fresh_adapters_have_no_fisher_information_in_a(resources: DefenderResources, tmp_path: Path) -> None:
+    task: Any = resources.task
+    victim = loaded(stored(tmp_path, "llama", task), task, lora=True)
+    found = fisher(victim, select(resources.reserve, torch.arange(4)))
+    assert {bool(value.any()) for name, value in found.items() if "lora_A" in name} == {False}
+    assert all(bool(value.any()) for name, value in found.items() if "lora_B" in name)
 
 
 @pytest.mark.parametrize("wrap", [Lisa(0, 5, 0.0).during_training, Vaccine(0.0).during_alignment])

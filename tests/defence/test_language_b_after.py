@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,11 +16,11 @@ from testbed.api import Batch, Defence, DefenderResources, Examples, Unsupported
 from testbed.defence.directional_clamping import Axis, Clamped, DirectionalClamping, axis_of
 from testbed.defence.realign import Realign
 from testbed.defence.resta import Resta
-from testbed.defence.safe_lora import SafeLora, linear_places, projected, projections
+from testbed.defence.safe_lora import SafeLora, matrices, projected, projections
 from testbed.defence.weight import weights
 from testbed.features import evaluating, read
 from testbed.language import ChatVictim, Prompt, Tokens, refuses
-from tests.defence.chat_defender import ADAMW, equal, moved, some, tuned
+from tests.defence.chat_defender import ADAMW, Family, adapted, equal, loaded, moved, some, stored, tuned
 
 
 @pytest.mark.parametrize(
@@ -57,11 +58,11 @@ def test_safe_lora_replaces_changes_of_low_cosine(chat: ChatVictim, resources: D
     cosines = sorted(each.cosine for each in projections(victim, (base, aligned)))
     middle, count = sum(cosines) / len(cosines), 0
     repaired = SafeLora(middle, None).after_training(victim, resources)
-    places = linear_places(victim)
-    assert len(cosines) == len(places) == 2 * 7
+    linear = matrices(victim)
+    assert len(cosines) == len(linear) == 2 * 7
     for name, tuned_weight in victim.named_parameters():
         expected = tuned_weight.detach()
-        if id(tuned_weight) in places:
+        if name in linear:
             started = aligned.get_parameter(name).detach()
             vector, change = started - base.get_parameter(name).detach(), expected - started
             kept = vector @ vector.T @ change / vector.square().sum().sqrt()
@@ -103,6 +104,8 @@ def test_adapters_count_as_what_they_add(chat: ChatVictim) -> None:
     found = weights(adapted)
     assert found.keys() == expected.keys() == dict(chat.named_parameters()).keys()
     assert all(torch.allclose(found[name].value, value, atol=1e-6) for name, value in expected.items())
+    apart = {name: value.since(weights(chat)[name]) for name, value in found.items()}
+    assert all(torch.equal(value, found[name].adapters) for name, value in apart.items())  # not rounded by the parameter
     assert not torch.allclose(
         expected["net.model.layers.0.self_attn.q_proj.weight"], chat.net.model.layers[0].self_attn.q_proj.weight
     )
@@ -119,6 +122,56 @@ def test_repairing_an_adapted_model_is_repairing_the_merged_one(
     with torch.no_grad():
         assert torch.allclose(one(prompts), other(prompts), atol=1e-4)
         assert not torch.allclose(one(prompts), adapted(prompts), atol=1e-2)
+
+
+def dense(victim: Any) -> dict[str, Tensor]:
+    """float64: every weight with its adapter's 16/8 B A written out, linear ones as (out, in)."""
+    layers = {id(module.base_layer.weight): module for module in victim.modules() if hasattr(module, "lora_B")}
+    found = {}
+    for name, weight in weights(victim).items():
+        value = weight.parameter.detach().double()
+        found[name] = value.T if "transformer.h" in name and value.ndim == 2 else value  # GPT-2 keeps them transposed
+        if id(weight.parameter) in layers:
+            layer = layers[id(weight.parameter)]
+            found[name] = found[name] + 2 * layer.lora_B["default"].weight.double() @ layer.lora_A["default"].weight.double()
+    return found
+
+
+@pytest.mark.parametrize(("lora", "dtype"), [(True, "float32"), (True, "bfloat16"), (False, "float32")])
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_safe_lora_of_a_real_model_is_the_dense_formula(
+    family: Family, lora: bool, dtype: str, resources: DefenderResources, tmp_path: Path
+) -> None:
+    """With adapters nothing is rounded to the type of the weights, however small a change: 3e-5 is a step at a low rate."""
+    task: Any = resources.task
+    before, folder = stored(tmp_path / "base", family, task, seed=1), stored(tmp_path / "aligned", family, task)
+    aligned = loaded(folder, task, lora=lora, dtype=dtype, base=before)
+    reference, victim = (aligned.base(), aligned), adapted(aligned, 2, 3e-5)
+    repaired = SafeLora(1.0, None).after_training(victim, replace(resources, reference=reference))  # type: ignore[arg-type]
+    old, start, tuned_to, found = (dense(each) for each in (*reference, victim, repaired))
+    linear = [name for name in found if name.endswith(("proj.weight", "c_attn.weight", "c_fc.weight"))]
+    assert len(linear) == 2 * (7 if family == "llama" else 4)
+    for name, value in found.items():
+        change, vector = tuned_to[name] - start[name], start[name] - old[name]
+        expected = vector @ vector.T @ change / vector.norm() if name in linear else change
+        assert torch.allclose(value, start[name] + expected, atol=1e-5)
+        assert (value - start[name] - expected).norm() <= (1e-5 if lora else 3e-3) * expected.norm(), name
+        assert name not in linear or (expected - change).norm() > 0.1 * change.norm()
+
+
+def test_safe_lora_adds_to_the_parameter_where_the_aligned_model_has_an_adapter(
+    resources: DefenderResources, tmp_path: Path
+) -> None:
+    task: Any = resources.task
+    base = loaded(stored(tmp_path, "llama", task), task, lora=True)
+    aligned = adapted(base, 1)
+    victim = adapted(aligned, 2)
+    repaired = SafeLora(1.0, None).after_training(victim, replace(resources, reference=(base, aligned)))
+    old, start, tuned_to, found = (dense(each) for each in (base, aligned, victim, repaired))
+    name = "net.model.layers.1.mlp.down_proj.weight"
+    vector, change = start[name] - old[name], tuned_to[name] - start[name]
+    assert torch.allclose(found[name], start[name] + vector @ vector.T @ change / vector.norm(), atol=1e-6)
+    assert all(torch.equal(value, victim.get_parameter(name)) for name, value in repaired.named_parameters() if "lora" in name)
 
 
 def test_realign_tunes_on_refusals_and_as_many_others(chat: ChatVictim, resources: DefenderResources) -> None:
