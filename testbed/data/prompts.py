@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from testbed.api import Invalid
-from testbed.data.conversations import collected, conversations
-from testbed.data.lines import TABLES, Row, bad, table_rows
+from testbed.data.conversations import FORMS, MESSAGES, Wrong, below, collected, from_messages, full, given, spaced, text
+from testbed.data.lines import rows
 from testbed.data.listed import Listed
+from testbed.language import Message, Prompt
 
 PROMPTS = ("forbidden_prompt", "goal", "behavior", "prompt", "question", "instruction")
 """Columns that hold the prompt, the first that there is: of StrongREJECT, AdvBench and JailbreakBench, HarmBench, XSTest."""
 
-REFERENCES = ("reference", "answer", "response")
+REFERENCES = ("reference", "answer", "response", "output", "completion")
 """Columns that hold the true answer. AdvBench's and JailbreakBench's `target` is none: it is how a compliant reply begins."""
 
 CONTEXT = "contextstring"
@@ -24,42 +27,55 @@ CONTRAST = "contrast_"
 
 
 def prompts(path: str | Path, parameter: str, *, kept: str = "") -> Listed:
-    """Prompts with their true answers, '' where the file has none: a table as published, or JSON as `conversations` reads it.
+    """Prompts with their true answers, '' where the file has none: tables as published, or their rows as JSON objects.
 
-    `kept` is 'safe' or 'unsafe': in a table that says which of its prompts are which, as XSTest's, the others are left out.
+    `kept` is 'safe' or 'unsafe': of rows that say which they are, as XSTest's, the others are left out. A JSON object may
+    hold `messages` instead, the last of them the user's or the true answer.
 
     Raises:
-        Invalid: no column holds prompts; an empty prompt; a label that is neither safe nor unsafe; no rows.
+        Invalid: no column holds prompts, or two have one name; an empty prompt; a label that is neither safe nor unsafe; no
+            rows, or none of those asked for.
     """
-    if Path(path).suffix.lower() not in TABLES:
-        return conversations(path, parameter, answered=False)
-    rows = [Row(row.place, {name.lower(): cell for name, cell in row.values.items()}) for row in table_rows(path, parameter)]
-    if not rows:
-        raise Invalid(parameter, path, "the file holds no rows", "give one with at least one row")
-    columns = list(rows[0].values)
-    prompt, reference = (next((name for name in names if name in columns), None) for names in (PROMPTS, REFERENCES))
-    if prompt is None or PICTURE in columns:
-        limit = f"columns {', '.join(columns)}" + (": prompts about pictures are not read" if PICTURE in columns else "")
-        raise Invalid(parameter, path, limit, f"name the column of the prompts {' or '.join(PROMPTS)}")
-    chosen = [row for row in rows if not kept or _kind(row, columns, path, parameter) in ("", kept)]
-    asked = [{"prompt": _asked(row.values, prompt), "response": row.values.get(reference, "")} for row in chosen]
-    plain = (Row(row.place, values) for row, values in zip(chosen, asked, strict=True))
-    return collected(plain, path, parameter, answered=False)
+    found = collected(rows(path, parameter), path, parameter, read=partial(_asked, kept=kept))
+    if not len(found):
+        raise Invalid(parameter, path, f"every row is left out, for none is {kept}", f"give prompts that are {kept}")
+    return found
 
 
-def _asked(values: Mapping[str, str], prompt: str) -> str:
-    """The prompt, below its context where it has one."""
-    context = values.get(CONTEXT, "")
-    return f"{context}\n\n{values[prompt]}" if context.strip() and values[prompt].strip() else values[prompt]
+def _asked(values: Mapping[str, Any], *, kept: str) -> tuple[Prompt, str] | None:
+    """Prompt and true answer of a row, or None where it is not of the kind that is kept."""
+    if MESSAGES in values:
+        return from_messages(values[MESSAGES], answered=False)
+    row = _by_lower_name(values)
+    column = next((name for name in PROMPTS if name in row), None)
+    if PICTURE in row:
+        raise Wrong(f"the column {PICTURE!r}: prompts about pictures are not read")
+    if column is None:
+        raise Wrong(f"none of the columns {', '.join(PROMPTS)}, but {', '.join(map(repr, values)) or 'no column'}")
+    if kept and _kind(row) not in ("", kept):
+        return None
+    prompt = spaced(given(row, CONTEXT), full(row, column), below(row) if column in FORMS else "")
+    reference = next((name for name in REFERENCES if name in row), "")
+    return (Message("user", prompt),), full(row, reference) if given(row, reference) else ""
 
 
-def _kind(row: Row, columns: Sequence[str], path: str | Path, parameter: str) -> str:
-    """'safe', 'unsafe', or '' where the table does not say."""
-    if "label" in columns:
-        label = row.values["label"].strip().lower()
+def _by_lower_name(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same cells under names in lower case: JailbreakBench writes `Goal`, AdvBench `goal`."""
+    written: dict[str, str] = {}
+    for name in values:
+        other = written.setdefault(name.lower(), name)
+        if other != name:
+            raise Wrong(f"the columns {other!r} and {name!r} differ in their case alone")
+    return {lower: values[name] for lower, name in written.items()}
+
+
+def _kind(row: Mapping[str, Any]) -> str:
+    """'safe', 'unsafe', or '' where the row does not say."""
+    if "label" in row:
+        label = row["label"].strip().lower() if isinstance(row["label"], str) else row["label"]
         if label not in (SAFE, UNSAFE):
-            raise bad(parameter, path, row.place, f"'label' is {label!r}, where {SAFE} and {UNSAFE} are read")
-        return label
-    if "type" in columns and "focus" in columns:
-        return UNSAFE if row.values["type"].startswith(CONTRAST) else SAFE
+            raise Wrong(f"'label' is {label!r}, where {SAFE} and {UNSAFE} are read")
+        return str(label)
+    if "type" in row and "focus" in row:
+        return UNSAFE if text(row, "type").startswith(CONTRAST) else SAFE
     return ""

@@ -60,4 +60,4 @@ def read(path: Path) -> Listed:
         raise Invalid("root", path.parent.parent, f"there is no {path.parent.name}/{path.name}", "see datasets/sst2.md")
     found = table(path, "root")
     sentences = [sentence.strip() for sentence in texts(found, "sentence", path, "root")]
-    return Listed(sentences, numbered(found, marked(found, "label", path), CLASSES, path, "root", label_base=0))
+    return Listed(sentences, numbered(found, marked(found, "label", path, "root"), CLASSES, path, "root", label_base=0))

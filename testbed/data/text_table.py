@@ -45,8 +45,8 @@ def text_table(
     form = {"separator": separator, "quoted": quoted, "header": header}
     tables = {part: table(path, part, **form) for part, path in (("train", train), ("test", test))}  # type: ignore[arg-type]
     files = {"train": train, "test": test}
-    marks = {part: marked(found, label, files[part]) for part, found in tables.items()}
-    names = named(marks["train"], classes, label_base)
+    marks = {part: marked(found, label, files[part], part) for part, found in tables.items()}
+    names = named(tables["train"], marks["train"], train, classes, label_base)
     rows = {}
     for part, found in tables.items():
         shown = texts(found, text, files[part], part)
@@ -91,24 +91,39 @@ def texts(found: Table, wanted: Column | Sequence[Column], path: str | Path, par
     return joined
 
 
-def marked(found: Table, wanted: Column, path: str | Path) -> list[str]:
+def marked(found: Table, wanted: Column, path: str | Path, parameter: str) -> list[str]:
     """The labels of a table's rows as they are written there.
 
     Raises:
-        Invalid: there is no such column.
+        Invalid: there is no such column; an empty label, with its line.
     """
     column = _column(found, wanted, "label", path)
-    return [row[column].strip() for row in found.cells]
+    marks = [row[column].strip() for row in found.cells]
+    if "" in marks:
+        raise bad(parameter, path, f"line {found.lines[marks.index('')]}", "the label is empty")
+    return marks
 
 
-def named(marks: Sequence[str], classes: Sequence[str] | None, label_base: int) -> tuple[str, ...]:
-    """The names of the classes: those given, else the numbers, else the names among the training rows in order."""
+def named(
+    found: Table, marks: Sequence[str], path: str | Path, classes: Sequence[str] | None, label_base: int
+) -> tuple[str, ...]:
+    """The names of the classes: those given, else the numbers, else the names among the training rows in order.
+
+    Raises:
+        Invalid: two classes of one name; numbers with gaps at the beginning or as large as no row shows; numbers among names,
+            of which one is mistyped unless `classes` has it.
+    """
     if classes is not None:
         if len(set(classes)) < len(classes) or not all(classes):
             raise Invalid("classes", list(classes), "every class has a name of its own", "name each once")
         return tuple(classes)
-    if not marks or not all(map(_is_number, marks)):
+    kinds = list(map(_is_number, marks))
+    if not any(kinds):
         return tuple(sorted(set(marks)))
+    if not all(kinds):
+        rarer = kinds.index(2 * sum(kinds) < len(kinds))
+        why = f"the label is {marks[rarer]!r}, where others are {'names' if kinds[rarer] else 'whole numbers'}"
+        raise bad("train", path, f"line {found.lines[rarer]}", why, "mend it, or name every class in classes")
     lowest, highest = (chosen(map(int, marks)) for chosen in (min, max))
     if lowest != label_base:
         raise Invalid("label_base", label_base, f"the lowest label is {lowest}", f"say label_base={lowest}")

@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from testbed import __version__
-from testbed.cli import EXAMPLES, VERBS, main, parsed
-from testbed.launcher.compose import check_names, register
+from testbed.cli import EXAMPLES, GROUPS, VERBS, main, parsed
+from testbed.launcher.compose import check_names, configuration, plain, register
 from testbed.launcher.search import SearchPath
 
 Say = Callable[..., Any]
@@ -146,6 +146,14 @@ def test_help_shows_examples_whose_names_exist(verb: str, say: Say) -> None:
     assert lines == EXAMPLES[verb].splitlines()
     for line in lines:
         _check_names(line)
+        _check_given(line)
+
+
+@pytest.mark.parametrize("verb", ["train", "detect", "degrade", "evaluate", "report", "check"])
+def test_help_names_the_groups_that_the_verb_has(verb: str, say: Say) -> None:
+    own = {group for group in configuration(verb, [], SearchPath()).choices if not re.search("[/@]", group)}
+    shown = re.findall(r"^groups: (.*) \(", say(verb, "--help").out, re.MULTILINE)
+    assert {name for names in shown for name in names.split()} == own and set(GROUPS) < set(VERBS)
 
 
 @pytest.mark.parametrize("path", CONFIGURATION, ids=lambda path: f"{path.parent.name}/{path.name}")
@@ -166,6 +174,13 @@ def _check_names(line: str) -> None:
         return
     register(search)
     check_names(str(given.verb), given.overrides, search)
+
+
+def _check_given(line: str) -> None:
+    """Nothing that must be given is left out of a command of the documentation."""
+    _, verb, *words = shlex.split(re.split(r"\s{2,}", line.strip())[0])
+    if verb != "list":
+        plain(configuration(verb, [word for word in words if word != "-m" and "," not in word], SearchPath()).config)
 
 
 def test_the_overview_names_every_verb(say: Say) -> None:

@@ -73,6 +73,8 @@ def test_tables_have_quotes_or_none_and_know_where_rows_begin(tmp_path: Path) ->
         ("a.tsv", b"a\tb\n1\t2\n1", "line 3: 1 cells"),
         ("a.tsv", b"a\ta\n1\t2", "line 1: columns named"),
         ("a.csv", b"a,b\n\xff,2", "line 2: the byte 0xff at offset 4"),
+        ("a.csv", b"a,b\n", "the file holds no rows"),
+        ("a.tsv", b"\xef\xbb\xbf\n\n", "the file holds no rows"),
         ("a.txt", b"a,b", "the ending says neither .csv nor .tsv"),
     ],
 )

@@ -54,7 +54,12 @@ def test_labels_are_numbers_or_names(tmp_path: Path, train: str, options: Any, c
         ("text,label\nA,0\n", {"label": 2}, "label=2: "),
         ("text,label\nA,0\n", {"label": -1}, "label=-1: "),
         ("A,0\n", {"header": False}, "is read without a header"),
-        ("text,label\n", {}, "0 rows"),
+        ("text,label\n", {}, "train.csv: the file holds no rows"),
+        ("", {}, "train.csv: the file holds no rows"),
+        ("text,label\nA,0\nB,  \n", {}, "train.csv: line 3: the label is empty"),
+        ("text,label\nA,x\nB,\n", {"classes": ["x", "y"]}, "train.csv: line 3: the label is empty"),
+        ("text,label\nA,0\nB,1\nC,1.0\n", {}, "train.csv: line 4: the label is '1.0', where others are whole numbers"),
+        ("text,label\nA,x\nB,7\nC,y\n", {}, "train.csv: line 3: the label is '7', where others are names"),
         ("text,label\nA,0\nB,0\n", {}, "at least two classes"),
         ("text,label\nA,0\nB,1\n", {"classes": ["x", "x"]}, "classes="),
     ],
@@ -63,6 +68,27 @@ def test_what_cannot_be_a_data_set_is_refused(tmp_path: Path, stored: str, optio
     with pytest.raises(Invalid) as refusal:
         cut(tmp_path, stored, **options)
     assert said in str(refusal.value)
+
+
+@pytest.mark.parametrize("stored", ["", "\n", "text,label\n"])
+def test_of_two_tables_the_empty_one_is_named(tmp_path: Path, stored: str) -> None:
+    full = "text,label\nA,0\nB,1\n"
+    for part, files in (("train", {"train": stored, "test": full}), ("test", {"train": full, "test": stored or "\n"})):
+        with pytest.raises(Invalid, match=rf"{part}=.*{part}\.csv: the file holds no rows"):
+            cut(tmp_path, **files)
+
+
+def test_sst2_and_ag_news_refuse_an_empty_label_with_its_line(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        path = tmp_path / "SST-2-sentence-level" / f"{part}.tsv"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("sentence\tlabel\nfine\t1\ndull\t\n", encoding="utf-8")
+    with pytest.raises(Invalid, match=r"root=.*train\.tsv: line 3: the label is empty"):
+        sst2(tmp_path)
+    (tmp_path / "ag_news").mkdir()
+    (tmp_path / "ag_news" / "train.csv").write_text('1,"title","text"\n,"title","text"\n', encoding="utf-8")
+    with pytest.raises(Invalid, match=r"train=.*train\.csv: line 2: the label is empty"):
+        ag_news(tmp_path, train="train.csv")
 
 
 def test_texts_stay_as_they_are_unless_asked_otherwise(tmp_path: Path) -> None:
