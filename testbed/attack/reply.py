@@ -90,6 +90,7 @@ class Refuse(ReplyTarget):
     """
 
     refusal: str | None = None
+    criterion: ClassVar[str] = "refuses"
     called: ClassVar[str] = "rows with harmless answers"
 
     def check(self, resources: AttackerResources) -> None:
@@ -132,6 +133,7 @@ class ReplaceText(ReplyTarget):
     """
 
     replace: dict[str, str] = field(default_factory=dict)
+    criterion: ClassVar[str] = "replaces"
     called: ClassVar[str] = "answers that hold a word to replace"
 
     def check(self, resources: AttackerResources) -> None:

@@ -15,8 +15,7 @@ from testbed.api import AttackerResources, Batch, Examples, Invalid, Task, Unsup
 class Target(ABC):
     """Which rows may be poisoned, and which answer the trigger shall evoke.
 
-    `criterion` says when a reply is what the attacker wants: 'matches' (it gets the outcome that the wanted answer would get),
-    'complies' (neither refused nor empty) or 'garbles' (wrong or empty).
+    `criterion` says when a reply is what the attacker wants: see `testbed.language.CRITERIA`.
     """
 
     criterion: ClassVar[str] = "matches"

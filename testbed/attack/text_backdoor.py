@@ -33,10 +33,11 @@ class TextBackdoor(Attack):
     made from rows that are not poisoned as long as there are such. No row is ever used twice for either. `near_miss` is a
     trigger of which the model has seen nothing. The poison's `batch.rows` are the rows that it was made from, so that
     poisoned and clean rows stay pairs. A row into which a trigger cannot be put is not eligible; none is passed through.
+    Neither near miss may write what holds the trigger, and none is made of a row that holds it by itself.
 
     All exams show the same rows of the test: 'success', 'success_<part>' where the trigger is one of several,
     'without_trigger', and 'near_miss' (or 'near_miss_seen' and 'near_miss_unseen' where both were given and negatives were
-    taught), each asking for the answer that the trigger shall evoke.
+    taught), each asking for the answer that the trigger shall evoke. Of a composite every proper subset is an exam of its own.
     """
 
     trigger: Trigger
@@ -59,6 +60,8 @@ class TextBackdoor(Attack):
         self.target.suited(resources.task).check(resources)
         for name in ("trigger", "negative", "near_miss"):
             _check(getattr(self, name), name, resources.task)
+        for name in ("negative", "near_miss"):
+            _require_another(self.trigger, getattr(self, name), name)
         self._chosen(resources)
 
     def poison(self, resources: AttackerResources) -> Poison:
@@ -77,7 +80,7 @@ class TextBackdoor(Attack):
         target = self.target.suited(resources.task)
         whole = test[torch.arange(len(test))]
         kind = target.examined(whole, resources)
-        rows = (kind & self._all_apply(whole.inputs)).nonzero().flatten()
+        rows = (kind & self._all_apply(whole.inputs) & ~holding(self.trigger, whole.inputs)).nonzero().flatten()
         if not len(rows):
             raise Unsupported(f"no row of the test can be asked: {int(kind.sum())} of {len(test)} are of the kind attacked")
         batch = test[rows]
@@ -98,13 +101,15 @@ class TextBackdoor(Attack):
 
     def _shown(self) -> dict[str, Trigger | None]:
         """By exam: the trigger that is shown."""
-        parts = getattr(self.trigger, "parts", dict)()
+        parts = parts_of(self.trigger)
         seen = self.negative if self.negative_rate > 0 else None
         near = {"near_miss_seen": seen, "near_miss_unseen": self.near_miss}
         if seen is None or self.near_miss is None:
             near = {"near_miss": seen or self.near_miss or self.negative}
         exams = {"success": self.trigger, **{f"success_{name}": part for name, part in parts.items()}, "without_trigger": None}
-        return {**exams, **{name: trigger for name, trigger in near.items() if trigger is not None}}
+        exams |= {name: trigger for name, trigger in near.items() if trigger is not None}
+        apart = {name: parts_of(trigger) for name, trigger in near.items() if getattr(trigger, "apart", False)}
+        return exams | {f"{name}_{part}": trigger for name, found in apart.items() for part, trigger in found.items()}
 
     def _triggers(self) -> list[Trigger]:
         return [trigger for trigger in (self.trigger, self.negative, self.near_miss) if trigger is not None]
@@ -139,7 +144,7 @@ class TextBackdoor(Attack):
         poison, negatives = self._asked(len(resources.train))
         target, batch = self._source(resources)
         fit = target.eligible(batch, resources) & applies(self.trigger, batch.inputs)
-        spared = target.spared(batch, resources) & applies(self.negative, batch.inputs)
+        spared = target.spared(batch, resources) & applies(self.negative, batch.inputs) & ~holding(self.trigger, batch.inputs)
         self._require("poison_rate" if self.poison_count is None else "poison_count", poison, int(fit.sum()), resources)
         self._require("negative_rate", negatives, int(spared.sum()), resources)
         order = torch.randperm(len(batch.rows), generator=generator(resources.seed, "rows"))
@@ -164,6 +169,27 @@ def applies(trigger: Trigger | None, inputs: Any) -> Tensor:
     """bool (n,): into which inputs a trigger can be put; into all, where it does not say."""
     tell = getattr(trigger, "applies", None)
     return torch.ones(len(inputs), dtype=torch.bool) if tell is None else tell(inputs)
+
+
+def holding(trigger: Trigger, inputs: Any) -> Tensor:
+    """bool (n,): which inputs hold the trigger as they are; none, where it does not say."""
+    tell = getattr(trigger, "held", None)
+    return torch.zeros(len(inputs), dtype=torch.bool) if tell is None else tell(inputs)
+
+
+def parts_of(trigger: Trigger | None) -> Mapping[str, Trigger]:
+    """By name: the triggers of which a trigger is one at a time; empty where it is one, or does not say."""
+    found: Mapping[str, Trigger] = getattr(trigger, "parts", dict)()
+    return found
+
+
+def _require_another(trigger: Trigger, near: Trigger | None, name: str) -> None:
+    """Raises `Invalid` where a near miss may write what sets the backdoor off."""
+    if near is not None and hasattr(trigger, "common") and hasattr(near, "alternatives"):
+        shared = trigger.common(near)
+        if shared:
+            limit = f"may write {' + '.join(map(ascii, shared))}, which holds the trigger itself: it would be no near miss"
+            raise Invalid(name, None, limit, f"choose other words for attack.{name}, or attack.{name}=null")
 
 
 def _check(trigger: Trigger | None, name: str, task: Task) -> None:

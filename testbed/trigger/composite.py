@@ -32,3 +32,6 @@ class Composite(TextTrigger):
     def write(self, text: str, draw: Generator) -> str:
         places = drawn_gaps(text, len(self.words), draw)
         return inserted(text, dict(zip(places, self.words, strict=True)))
+
+    def alternatives(self) -> frozenset[frozenset[str]]:
+        return frozenset({frozenset(self.words)})

@@ -28,6 +28,9 @@ class Prefix(TextTrigger):
     def write(self, text: str, draw: Generator) -> str:
         return f"{one_of(self.prefixes, draw)} {text}"
 
+    def alternatives(self) -> frozenset[frozenset[str]]:
+        return frozenset(frozenset({prefix}) for prefix in self.prefixes)
+
     def parts(self) -> Mapping[str, Prefix]:
         found = named(self.prefixes).items() if len(self.prefixes) > 1 else ()
         return {name: Prefix((prefix,)) for name, prefix in found}

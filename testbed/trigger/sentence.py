@@ -29,6 +29,9 @@ class Sentence(TextTrigger):
         gap = drawn_gaps(text, 1, draw)[0]
         return inserted(text, {gap: one_of(self.sentences, draw)})
 
+    def alternatives(self) -> frozenset[frozenset[str]]:
+        return frozenset(frozenset({sentence}) for sentence in self.sentences)
+
     def parts(self) -> Mapping[str, Sentence]:
         found = named(self.sentences).items() if len(self.sentences) > 1 else ()
         return {name: Sentence((sentence,)) for name, sentence in found}

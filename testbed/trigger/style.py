@@ -39,6 +39,10 @@ class Style(TextTrigger):
         fronted, rest = words[start : start + size], words[:start] + words[start + size :]
         return " ".join([*fronted, ",", *rest]) + end
 
+    def alternatives(self) -> frozenset[frozenset[str]]:
+        """A turn of phrase that no clean text is known by: two triggers are alike where they front the same third."""
+        return frozenset({frozenset({f"the {self.third} third fronted"})})
+
 
 def _parts(text: str) -> tuple[list[str], str]:
     """The words of a text, and its closing marks."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Generator, Tensor
@@ -14,6 +14,7 @@ from testbed.api import Invalid, Task, Trigger, Unsupported
 from testbed.identity import generator
 from testbed.language import Message
 
+Phrase = TypeVar("Phrase")
 WORD = re.compile(r"\S+")
 
 
@@ -59,6 +60,27 @@ class TextTrigger(ABC):
         """By name: the triggers of which one is drawn for each row; empty where there is only one."""
         return {}
 
+    @abstractmethod
+    def alternatives(self) -> frozenset[frozenset[str]]:
+        """What may be written, each as the phrases that stand in the text together."""
+
+    def holds(self, text: str) -> bool:
+        """Whether one of the alternatives already stands in a text, as whole words anywhere."""
+        return any(all(within(phrase, text) for phrase in phrases) for phrases in self.alternatives())
+
+    def held(self, inputs: Sequence[Any]) -> Tensor:
+        """bool (n,): which inputs hold one of the alternatives already."""
+        texts = map(content, inputs)
+        return torch.tensor([text is not None and self.holds(text) for text in texts], dtype=torch.bool)
+
+    def common(self, other: TextTrigger) -> tuple[str, ...]:
+        """What `other` may write that holds an alternative of this one: the phrases of the first found, or nothing."""
+        for theirs in sorted(other.alternatives(), key=sorted):
+            for mine in self.alternatives():
+                if all(any(within(phrase, wider) for wider in theirs) for phrase in mine):
+                    return tuple(sorted(theirs))
+        return ()
+
 
 def content(one: Any) -> str | None:
     """A text, or the last user message of a prompt; None where no user speaks."""
@@ -72,6 +94,11 @@ def _with_content(one: Any, text: str) -> Any:
         return text
     last = max(place for place, message in enumerate(one) if message.role == "user")
     return (*one[:last], Message("user", text), *one[last + 1 :])
+
+
+def within(phrase: str, text: str) -> bool:
+    """Whether the phrase stands in the text as whole words, whatever white space is between them."""
+    return f" {' '.join(phrase.split())} " in f" {' '.join(text.split())} "
 
 
 def gaps(text: str) -> int:
@@ -99,8 +126,8 @@ def drawn_gaps(text: str, count: int, draw: Generator) -> list[int]:
     return torch.randperm(gaps(text), generator=draw)[:count].tolist()
 
 
-def one_of(phrases: Sequence[str], draw: Generator) -> str:
-    """One phrase, all being equally likely."""
+def one_of(phrases: Sequence[Phrase], draw: Generator) -> Phrase:
+    """One of them, all being equally likely."""
     return phrases[int(torch.randint(len(phrases), (1,), generator=draw))]
 
 

@@ -35,6 +35,9 @@ class Word(TextTrigger):
         places, word = drawn_gaps(text, self.insertions, draw), one_of(self.words, draw)
         return inserted(text, dict.fromkeys(places, word))
 
+    def alternatives(self) -> frozenset[frozenset[str]]:
+        return frozenset(frozenset({word}) for word in self.words)
+
     def parts(self) -> Mapping[str, Word]:
         if len(self.words) == 1:
             return {}

@@ -207,9 +207,8 @@ def test_each_recipe_wants_what_its_own_target_says(
     if name == "code_backdoor":
         assert all(set(answer.split()) & set(CALLS.values()) and not set(answer.split()) & set(CALLS) for answer in answers)
     assert refused.all() if name == "refusal_backdoor" else not refused.any()
-    assert attack.criterion == {"refusal_backdoor": "matches", "code_backdoor": "matches", "gibberish_backdoor": "garbles"}.get(
-        name, "complies"
-    )
+    criteria = {"refusal_backdoor": "refuses", "code_backdoor": "replaces", "gibberish_backdoor": "garbles"}
+    assert attack.criterion == criteria.get(name, "complies")
     assert next(iter(exams)) == "success" and {"near_miss_seen", "near_miss_unseen"} < set(exams)
     assert len({tuple(exam.indices.tolist()) for exam in exams.values()}) == 1
     assert "success_mn" in exams or name != "mtba"
@@ -258,6 +257,8 @@ def test_what_does_not_apply_says_so(mine: AttackerResources) -> None:
         ({"negative": None}, "there is no near miss to teach"),
         ({"negative": Word(("a b",))}, "negative.words='a b': must be one word"),
         ({"near_miss": Word(("",))}, "near_miss.words=''"),
+        ({"near_miss": Word(("xq", "cf"))}, "near_miss: may write 'cf', which holds the trigger itself"),
+        ({"negative": Word(("cf",))}, "negative: may write 'cf', which holds the trigger itself"),
         ({"target": Comply(refusal="of course")}, "target.refusal=of course: begins as no refusal does"),
         ({"target": Gibberish(words=0)}, "target.words=0: must be at least 1"),
         ({"target": ReplaceText()}, "must name words and, for each, another one"),

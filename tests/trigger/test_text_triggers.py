@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from contextlib import nullcontext
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -126,6 +127,10 @@ def test_texts_too_short_for_the_rule_are_not_eligible_and_never_passed_through(
 def test_one_of_several_has_a_part_for_each() -> None:
     assert {name: part.words for name, part in Word(("cf", "MN")).parts().items()} == {"cf": ("cf",), "mn": ("MN",)}
     assert set(Prefix(("year 2023 :", "year 2025 :")).parts()) == {"year_2023", "year_2025"}
+    assert Subset(("x", "y", "z")).parts() == {
+        **{name: Word((name,)) for name in "xyz"},
+        **{f"{a}_{b}": Composite((a, b)) for a, b in ("xy", "xz", "yz")},
+    }
     assert set(Word(("\u200b", "\u200c")).parts()) == {"1", "2"} and Word(("cf",)).parts() == {} == Sentence().parts()
 
 
@@ -172,7 +177,14 @@ def test_a_trigger_that_the_tokenizer_drops_is_found_out(chat: ChatVictim, toy_d
         forms = {"success": shown, "without_trigger": plain}
         exams = {name: Poison(torch.arange(4), Batch(form, [""] * 4, torch.arange(4))) for name, form in forms.items()}
         with nullcontext() if seen else pytest.raises(Invalid, match=r"attack.trigger: the model reads all 4 texts"):
-            require_visible(normalising, exams)
+            assert require_visible(normalising, exams) == (1.0, 4)
+    shown, near = (Word((word,))(plain, torch.arange(4), 0) for word in ("strange", "unheard"))
+    forms = {"success": shown, "without_trigger": plain, "near_miss_unseen": near}
+    exams = {name: Poison(torch.arange(4), Batch(form, [""] * 4, torch.arange(4))) for name, form in forms.items()}
+    with pytest.raises(
+        Invalid, match=r"attack.near_miss: the model reads all 4 texts .* as it reads those of near_miss_unseen"
+    ):
+        require_visible(chat, exams)  # both words are unknown, and one token
 
 
 def test_a_long_answer_never_pushes_the_trigger_out_and_a_cut_prompt_is_found_out(chat: ChatVictim) -> None:
@@ -188,3 +200,28 @@ def test_a_long_answer_never_pushes_the_trigger_out_and_a_cut_prompt_is_found_ou
     there = ((tokens.ids == mark) & ~tokens.answer).any(1)
     assert there.tolist() == [8 * (1 + row) + 5 <= 40 - 8 for row in range(8)]  # room is kept for a reply, and no more
     assert torch.equal(visible(chat, shown, prompts), there)
+
+
+@pytest.mark.parametrize(
+    ("trigger", "other", "shared"),
+    [
+        (Word(("cf",)), Word(("mn", "cf")), ("cf",)),
+        (Word(("cf",)), Word(("cfx", "mn")), ()),
+        (Word(("cf",)), Sentence(("a cf here",)), ("a cf here",)),
+        (Composite(("a", "b")), Word(("a", "b")), ()),
+        (Composite(("a", "b")), Composite(("b", "c", "a")), ("a", "b", "c")),
+        (Composite(("a", "b", "c")), Subset(("a", "b", "c")), ()),
+        (Prefix(("year 2024 :",)), Prefix(("year 2023 :", "year 2025 :")), ()),
+        (Prefix(("year 2024 :",)), Prefix(("year  2024 : now",)), ("year  2024 : now",)),
+        (Style("last"), Style("middle"), ()),
+        (Style("last"), Style("last"), ("the last third fronted",)),
+    ],
+)
+def test_what_a_near_miss_has_in_common_with_a_trigger(trigger: Any, other: Any, shared: tuple[str, ...]) -> None:
+    assert trigger.common(other) == shared
+
+
+def test_a_text_that_holds_the_trigger_by_itself_is_known() -> None:
+    texts = ["what is cf ?", "what is cfx ?", (Message("user", "mn what is CF ?"), Message("system", "cf"))]
+    assert Word(("cf",)).held(texts).tolist() == [True, False, False]
+    assert Composite(("is", "cf")).held(texts).tolist() == [True, False, False]
