@@ -14,18 +14,19 @@ from torch import Tensor
 from testbed.api import Examples, Poison
 from testbed.features import batches, evaluating
 from testbed.language import OUTCOMES, ChatVictim, Judge, Prompt, Reply
-from testbed.metrics import answer
+from testbed.metrics import answer, secrets_of
 
 COLUMNS = ("run", "victim", "step", "shots", "metric", "value", "n", "successes")
 
 
 class Asked(NamedTuple):
-    """An exam and what became of it: `outcomes` int64 (n,), positions in `OUTCOMES`."""
+    """An exam and what became of it: `outcomes` int64 (n,), positions in `OUTCOMES`; `wanted` are what an attacker asks for."""
 
     prompts: list[Prompt]
     replies: list[Reply]
     references: list[str]
     outcomes: Tensor
+    wanted: list[str] | None = None
 
     def share(self, outcome: str) -> Measured:
         """How many of the replies had this outcome."""
@@ -90,13 +91,15 @@ def look(victim: ChatVictim, exams: Exams) -> tuple[dict[str, Measured], dict[st
         found["utility"] = told["open"].share("correct")
     if "over_refusal" in told:
         found["over_refusal"] = told["over_refusal"].share("refuse")
+    secrets = secrets_of(exams.asked)
     for name, exam in exams.attackers.items():
-        said = answer(victim, exams.test, exam, judge=exams.judge, criterion=exams.criterion)
+        said = answer(victim, exams.test, exam, judge=exams.judge, criterion=exams.criterion, secrets=secrets)
         metric = "attack_success_rate" if name == "success" else f"{name}_attack_success_rate"
-        assert said.wanted is not None
+        assert said.wanted is not None and said.outcomes is not None
         found[metric] = Measured(float(said.wanted.double().mean()), len(said.wanted), int(said.wanted.sum()))
-        outcomes = exams.judge.outcomes(said.prompts, said.given, said.asked)
-        told[name] = Asked(said.prompts, said.given, said.asked, outcomes)
+        told[name] = Asked(said.prompts, said.given, said.truth, said.outcomes, said.asked)
+        if said.forbidden is not None:
+            found[f"{name}_correct_compliance"] = told[name].share("correct")
     return found, told
 
 
