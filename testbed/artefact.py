@@ -152,6 +152,7 @@ def _save_poison(poison: Poison, folder: Path, facts: Mapping[str, Any]) -> None
     tensors = {name: part.clone().contiguous() for name, part in parts.items() if isinstance(part, Tensor)}
     save_file(tensors, folder / "poison.safetensors", {"backdoored": "true", "canary": CANARY})
     texts = {name: part for name, part in parts.items() if not isinstance(part, Tensor)}
+    (folder / "poison.json").touch(mode=0o600)  # an attacker's texts, which may be a user's own: for their owner's eyes
     write_json(folder / "poison.json", {**facts, "texts": texts})
 
 

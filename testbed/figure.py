@@ -29,9 +29,9 @@ def draw_gallery(folder: Path, test: Examples, exams: Mapping[str, Poison]) -> N
             save_images(folder / "figures" / f"{name}.png", torch.cat([clean.float(), shown, difference]), columns=len(rows))
         else:
             pairs = [{"clean": one, "shown": exam.batch.inputs[row]} for one, row in zip(clean, rows.tolist(), strict=True)]
-            _into(folder / "figures" / f"{name}.json").write_text(
-                json.dumps(pairs, indent=1, ensure_ascii=False), encoding="utf-8"
-            )
+            path = _into(folder / "figures" / f"{name}.json")
+            path.touch(mode=0o600)  # prompts of a user's own: for their owner's eyes
+            path.write_text(json.dumps(pairs, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 def draw_triggers(folder: Path, name: str, triggers: Any) -> None:
@@ -43,7 +43,7 @@ def draw_triggers(folder: Path, name: str, triggers: Any) -> None:
     save_images(folder / "figures" / f"{name}.png", torch.cat([255 * masks, patterns, masks * patterns]), columns=len(masks))
 
 
-def draw_detection(folder: Path, prefix: str, scores: Tensor, suspicious: Tensor) -> None:
+def draw_detection(folder: Path, prefix: str, scores: Tensor, suspicious: Tensor, *, toy: bool = False) -> None:
     """Histogram of the scores of clean and suspicious rows, and the ROC curve with a logarithmic false-positive axis."""
     import matplotlib as mpl  # a second to import: only where something is drawn
 
@@ -69,6 +69,8 @@ def draw_detection(folder: Path, prefix: str, scores: Tensor, suspicious: Tensor
         right.legend()
     else:
         right.text(0.5, 0.5, "no ROC curve: one kind of rows only", ha="center")
+    if toy:
+        figure.suptitle("toy: it shows mechanisms and ranks nothing")
     figure.savefig(_into(folder / "figures" / f"{prefix}scores.png"), dpi=110)
     pyplot.close(figure)
 

@@ -56,21 +56,22 @@ class Settings:
     max_steps: int | None = None
     accumulate: int = 1
 
-    def check(self, victim: Victim | None = None) -> None:
-        """Raises `Invalid` for settings that cannot train (this victim)."""
-        with component("trainer"):
+    def check(self, victim: Victim | None = None, *, name: str = "trainer") -> None:
+        """Raises `Invalid` for settings that cannot train (this victim); `name` is what the configuration calls them."""
+        with component(name):
             if victim is not None and self.batch_size < least_rows(victim):
                 raise Invalid("batch_size", self.batch_size, "batch normalisation cannot train on a single row", "at least 2")
-            for name, least in (("max_epochs", 1), ("batch_size", 1), ("threads", 1), ("max_steps", 1), ("accumulate", 1)):
-                if getattr(self, name) is not None and getattr(self, name) < least:
-                    raise Invalid(name, getattr(self, name), f"must be at least {least}")
+            for parameter, least in (("max_epochs", 1), ("batch_size", 1), ("threads", 1), ("max_steps", 1), ("accumulate", 1)):
+                if getattr(self, parameter) is not None and getattr(self, parameter) < least:
+                    raise Invalid(parameter, getattr(self, parameter), f"must be at least {least}")
             if self.gradient_clip is not None and not self.gradient_clip > 0:
                 raise Invalid("gradient_clip", self.gradient_clip, "must be above 0", "null clips nothing")
-            for name, known in (("precision", PRECISIONS), ("accelerator", tuple(AVAILABLE))):
-                if getattr(self, name) not in known:
-                    raise Invalid(name, getattr(self, name), "there is no such choice", nearest(getattr(self, name), known))
+            for parameter, known in (("precision", PRECISIONS), ("accelerator", tuple(AVAILABLE))):
+                value = getattr(self, parameter)
+                if value not in known:
+                    raise Invalid(parameter, value, "there is no such choice", nearest(value, known))
             if not AVAILABLE[self.accelerator]():
-                raise Invalid("accelerator", self.accelerator, "this machine has none", "say trainer.accelerator=auto")
+                raise Invalid("accelerator", self.accelerator, "this machine has none", "say accelerator=auto")
             self._check_steps()
 
     def _check_steps(self) -> None:

@@ -56,6 +56,8 @@ HEADLINE = (
     "half_life_steps",
     "half_life_censored_at",
     "durability_ratio",
+    "alignment_tax",
+    "trainability",
 )
 
 
@@ -77,7 +79,8 @@ def print_run(folder: Path, result: Mapping[str, Any], seconds: float) -> None:
     for name in names:
         row = [shown(measures.get(prefix + name, "")) for prefix in used]
         table.add_row(name, *row, str(counts.get(name, "")))
-    out.print(f"{folder.name} ({seconds:.1f} s)")
+    toy = " (toy: it shows mechanisms and ranks nothing)" if measures.get("toy") else ""
+    out.print(f"{folder.name} ({seconds:.1f} s){toy}")
     out.print(table)
 
 
@@ -147,7 +150,7 @@ def legend(rows: Sequence[Row]) -> str:
     """What the signs in these rows mean; '' where there are none."""
     said = " ".join(f"{figure.text} {figure.seeds}" for row in rows for figure in row.figures.values() if figure)
     signs = {
-        "±": "± 95 % interval over seeds, each seed beneath",
+        "±": '± 95 % interval over seeds, each seed beneath (over draws of the attack where it says "this model only")',
         "KM": "KM Kaplan-Meier, as some seeds were not watched for long enough",
         ">": "> not reached when the run ended",
         " of ": "(k of n) the mean of the k seeds that have it",

@@ -20,8 +20,11 @@ SHORT = {
     "utility": "utility",
     "dressed_refusal_rate": "refuses\ndressed",
     "attack_success_rate": "obeys\ntrigger",
-    "without_trigger_attack_success_rate": "complies\nwithout",
+    "without_trigger_attack_success_rate": "obeys\nwithout",
+    "success_correct_compliance": "and is\nright",
     "near_miss_attack_success_rate": "near\nmiss",
+    "near_miss_seen_attack_success_rate": "near miss,\nseen",
+    "near_miss_unseen_attack_success_rate": "near miss,\nunseen",
 }
 RATES = (
     ("half_life_steps", "half-life of P(refusal), steps"),
@@ -44,7 +47,10 @@ def print_degradation(folder: Path, result: Mapping[str, Any], seconds: float) -
     out, measures = console(), result["measures"]
     toy = " (toy: it shows mechanisms and ranks nothing)" if measures.get("toy") else ""
     out.print(f"{folder.name} ({seconds:.1f} s), judged by {measures['judge']}{toy}")
-    out.print(_trajectory(folder / "trajectory.csv"))
+    out.print(_trajectory(folder / "trajectory.csv", ""))
+    if any(name.startswith("clean_twin_") for name in measures):
+        out.print("the clean twin, before any fine-tuning:")
+        out.print(_trajectory(folder / "trajectory.csv", "clean_twin"))
     prefixes = ["", *(["undefended_"] if any(name.startswith("undefended_") for name in measures) else [])]
     table = Table("rate", *("defended" if len(prefixes) > 1 else "value", "undefended")[: len(prefixes)], "", box=None)
     for name, label in RATES:
@@ -55,9 +61,9 @@ def print_degradation(folder: Path, result: Mapping[str, Any], seconds: float) -
     out.print(f"picture: {folder / 'figures' / 'trajectory.png'}", soft_wrap=True)
 
 
-def _trajectory(path: Path) -> Table:
+def _trajectory(path: Path, victim: str) -> Table:
     with path.open(newline="", encoding="utf-8") as stream:
-        rows = [row for row in csv.DictReader(stream) if not row["victim"]]
+        rows = [row for row in csv.DictReader(stream) if row["victim"] == victim]
     metrics = [metric for metric in SHORT if any(row["metric"] == metric for row in rows)]
     table = Table(box=None, padding=(0, 1))
     for heading in ("step", "shots", *(SHORT[metric] for metric in metrics)):

@@ -21,7 +21,7 @@ FOR_PIPELINES = (
     *("testbed.api", "testbed.artefact", "testbed.contract", "testbed.data.overlay", "testbed.features", "testbed.figure"),
     *("testbed.fit", "testbed.identity", "testbed.metrics", "testbed.pipeline", "testbed.record", "testbed.statistics"),
     *("testbed.table", "testbed.words", "testbed.agreement", "testbed.answers", "testbed.baseline", "testbed.degradation"),
-    *("testbed.language", "testbed.page", "testbed.trajectory", "testbed.training"),
+    *("testbed.language", "testbed.page", "testbed.trajectory", "testbed.training", "testbed.visibility"),
 )
 FOR_CONTRACT = (*(name for name in FOR_PIPELINES if name not in ("testbed.pipeline", "testbed.record", "testbed.artefact")),)
 FOR_LAUNCHERS = (

@@ -45,7 +45,7 @@ class Finished:
     @property
     def group(self) -> str:
         """The sweep, or the name without its seed: the runs that are repetitions of one another."""
-        return self.record.get("group") or re.sub(r"-s\d+$", "", self.record["name"])
+        return self.record.get("group") or re.sub(r"-s\d+(-d\d+)?$", "", self.record["name"])
 
     @property
     def configuration(self) -> dict[str, Any]:
@@ -59,7 +59,8 @@ class Finished:
         roles = ("attack", "detector" if self.record["verb"] == "detect" else "defence", "data", "model")
         asked = (config.get("attack") or {}).get("poison_rate")
         flat = {f"{role}_name": names.get(role) for role in roles}
-        flat |= {"seed": config.get("seed"), "poison_rate": self.result["measures"].get("poison_rate_asked", asked)}
+        flat |= {"seed": config.get("seed"), "draw": config.get("draw"), "shots": (config.get("attack") or {}).get("shots")}
+        flat |= {"poison_rate": self.result["measures"].get("poison_rate_asked", asked)}
         flat |= {key: self.record.get(key) for key in ("verb", "key", "commit", "device", "versions")}
         whole = {key: value for key, value in config.items() if key not in ("paths", "logger")}
         return {key: value for key, value in flat.items() if value is not None} | {"config": whole}

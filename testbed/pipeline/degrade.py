@@ -7,6 +7,7 @@ how it survives fine-tuning on safety rows.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,9 +15,10 @@ from testbed.answers import write_answers
 from testbed.api import Attack, Defence, Invalid, Splits
 from testbed.figure import draw_trajectory
 from testbed.fit import Settings
-from testbed.language import ChatTask, Judge
+from testbed.language import ChatTask, Judge, TuningAttack
 from testbed.pipeline.ground import Ground, Plan, Rows
 from testbed.pipeline.rates import paired, trajectory_measures
+from testbed.pipeline.readiness import require_ready
 from testbed.pipeline.run import identify, log
 from testbed.pipeline.scene import Model, Scene
 from testbed.pipeline.toll import elasticity, trainability
@@ -71,31 +73,39 @@ def degrade(
     if not isinstance(data.task, ChatTask):
         raise Invalid("", data.name, f"degrade needs conversations, not {data.task.kind}", "say data=toy_world", "data")
 
+    aligned = data.pools.get("alignment")
+    if aligned is not None and not isinstance(attack, TuningAttack):  # a backdoor is planted among the alignment rows
+        data = replace(data, train=aligned)
+
     def work(workspace: Workspace) -> Outcome:
         scene = Scene(data, model, attack, trainer, seed, outputs, workspace, judge=judge, draw=draw)
-        return _measured(Ground(scene, plan), identity.name)
+        return _measured(Ground(scene, plan), f"{identity.name}-{identity.key}")
 
     return log(recorded(identity, outputs, origin, work), logger, outputs)
 
 
 def _measured(ground: Ground, name: str) -> Outcome:
+    """`name` is that of the run's folder, so that tables of many runs can be put together."""
     workspace = ground.scene.workspace
-    ground.check()
+    require_ready(ground)
     with workspace.phase("pretrain"):
         ground.base  # noqa: B018 (made here, so that its seconds are booked here)
     with workspace.phase("align"):
         ground.aligned  # noqa: B018
     rows = ground.rows()
-    workspace.write("manifest.json", ground.manifest(rows))
+    reading = getattr(ground.base, "metadata", dict)()  # the chat template that was used, a default one included
+    workspace.write("manifest.json", {**ground.manifest(rows), "model": reading})
     with workspace.phase("attack"):
         trajectories = {"": ground.undefended(rows)}
+    twin = ground.twin()
     if ground.acts:
         with workspace.phase("defend"):
             trajectories = {"": ground.defended(rows), "undefended": trajectories[""]}
+    trajectories |= {} if twin is None else {"clean_twin": twin}
     with workspace.phase("measure"):
         outcome = _outcome(ground, rows, trajectories)
     _keep(workspace, name, trajectories)
-    points = {victim: each.points for victim, each in trajectories.items()}
+    points = {victim: each.points for victim, each in trajectories.items() if victim != "clean_twin"}
     draw_trajectory(workspace.folder, points, title=f"{name}{' (toy)' if ground.toy else ''}")
     return outcome
 
@@ -105,17 +115,28 @@ def _outcome(ground: Ground, rows: Rows, trajectories: Mapping[str, Trajectory])
     outcome = Outcome(measures={"judge": ground.plan.judge.name, "toy": ground.toy})
     for victim, trajectory in trajectories.items():
         prefix = f"{victim}_" if victim else ""
+        if victim == "clean_twin":  # one moment: what the trigger does where no backdoor is
+            outcome.measures |= {f"{prefix}{name}": found.value for name, found in trajectory.first.measured.items()}
+            outcome.counts |= {f"{prefix}{name}": found.n for name, found in trajectory.first.measured.items()}
+            continue
         measures, counts, reasons = trajectory_measures(trajectory.points, trained=ground.trains)
         outcome.measures |= {f"{prefix}{name}": value for name, value in measures.items()}
         outcome.counts |= {f"{prefix}{name}": value for name, value in counts.items()}
         outcome.reasons |= {f"{prefix}{name}": value for name, value in reasons.items()}
     if ground.acts:
-        outcome.measures |= paired(trajectories[""].points, trajectories["undefended"].points)
+        measures, reasons = paired(trajectories[""].points, trajectories["undefended"].points)
+        outcome.measures |= measures
+        outcome.reasons |= reasons
     for measures, counts, reasons in (trainability(ground), elasticity(ground, rows, trajectories)):
         outcome.measures |= measures
         outcome.counts |= counts
         outcome.reasons |= reasons
     outcome.counts |= {"trained_on": len(rows.received), "shots": 0 if rows.poison is None else len(rows.poison.indices)}
+    if ground.implants:
+        measures, counts = ground.scene.budget(ground.attacked)
+        outcome.measures, outcome.counts = outcome.measures | measures, counts | outcome.counts
+    if getattr(ground.base, "truncated", 0):
+        outcome.counts["truncated"] = ground.base.truncated
     return outcome
 
 

@@ -20,7 +20,7 @@ from testbed.api import (
     Splits,
     Victim,
 )
-from testbed.data.overlay import anonymous, joined, unlabelled
+from testbed.data.overlay import anonymous, joined, stored, unlabelled
 from testbed.features import select
 from testbed.figure import draw_detection, draw_gallery, draw_triggers
 from testbed.fit import Settings
@@ -30,7 +30,7 @@ from testbed.metrics import detection, rates
 from testbed.pipeline.control import Asked, Found, Side, controls
 from testbed.pipeline.run import identify, log
 from testbed.pipeline.scene import Attacked, Model, Scene
-from testbed.pipeline.train import answered
+from testbed.pipeline.train import answered, judged
 from testbed.record import Origin, Outcome, Workspace, recorded
 
 
@@ -85,7 +85,7 @@ def _measured(scene: Scene, detector: Detector | ModelDetector) -> Outcome:
         judge = _models if isinstance(detector, ModelDetector) else _examples
         found, n = judge(scene, detector, (victim, defender), (twin, in_peace), attacked)  # type: ignore[arg-type]
     draw_gallery(workspace.folder, scene.data.test, attacked.exams)
-    return Outcome(measures=measures | found, counts=counts | n)
+    return Outcome(measures=measures | found | judged(scene), counts=counts | n)
 
 
 def _examples(scene: Scene, detector: Detector, at_war: Side, in_peace: Side, attacked: Attacked) -> Found:
@@ -94,23 +94,31 @@ def _examples(scene: Scene, detector: Detector, at_war: Side, in_peace: Side, at
     counts: dict[str, int] = {}
     for kind in sorted(detector.judges, reverse=True):
         prefix = "" if kind == "rows" or len(detector.judges) == 1 else f"{kind}_"
-        judged, suspicious, clean = _judged(scene, kind, attacked, in_peace)
-        scores, flagged = _scores(detector, judged, *at_war)
+        shown, suspicious, clean = _judged(scene, kind, attacked, in_peace)
+        scores, flagged = _scores(detector, shown, *at_war)
         alarms = _scores(detector, clean, *in_peace)[1]
         found, n = detection(scores, suspicious, flagged)
         found |= {"false_alarm_rate": None if alarms is None else float(alarms.double().mean())}
         n |= {"false_alarm_rate": len(clean)}
         if kind == "queries" and scene.data.task.kind in ("text", "chat"):
-            harmless = scene.data.exams.get("open")
-            beside = controls(detector, Asked(judged, suspicious), scores, at_war=at_war, in_peace=in_peace, harmless=harmless)
+            harmless, near = scene.data.exams.get("open"), _near_misses(attacked.exams)
+            beside = controls(
+                detector, Asked(shown, suspicious), scores, at_war=at_war, in_peace=in_peace, harmless=harmless, near=near
+            )
             found, n = found | beside[0], n | beside[1]
         measures |= {prefix + name: value for name, value in found.items()}
         counts |= {prefix + name: value for name, value in n.items()}
         scene.workspace.tensors(
             f"{prefix}scores", scores=scores, suspicious=suspicious, **({} if flagged is None else {"flagged": flagged})
         )
-        draw_detection(scene.workspace.folder, prefix, scores, suspicious)
+        draw_detection(scene.workspace.folder, prefix, scores, suspicious, toy=bool(judged(scene).get("toy")))
     return measures, counts
+
+
+def _near_misses(exams: Mapping[str, Poison]) -> Examples | None:
+    """The prompts of a near miss that nothing was taught about, or else of any."""
+    exam = next((exams[name] for name in ("near_miss_unseen", "near_miss", "near_miss_seen") if name in exams), None)
+    return None if exam is None else stored(exam.batch.inputs, exam.batch.labels)
 
 
 def _judged(scene: Scene, kind: str, attacked: Attacked, in_peace: Side) -> tuple[Examples, Tensor, Examples]:
@@ -151,6 +159,8 @@ def _models(scene: Scene, detector: ModelDetector, at_war: Side, in_peace: Side,
             f"{prefix}anomaly_index": float(inspection.scores.max()),
             f"{prefix}flagged_classes": list(inspection.flagged),
         }
+        called = detector.decide(inspection.scores) if len(inspection.scores) == 1 else None
+        measures |= {} if called is None else {f"{prefix}flagged": float(called)}
         if isinstance(inspection.triggers, list) and all(isinstance(trigger, str) for trigger in inspection.triggers):
             measures[f"{prefix}inverted_triggers"] = inspection.triggers
         draw_triggers(scene.workspace.folder, f"{prefix}inverted", inspection.triggers)

@@ -15,7 +15,7 @@ from testbed.data.overlay import anonymous
 from testbed.figure import draw_gallery
 from testbed.fit import Settings
 from testbed.language import Judge
-from testbed.metrics import detection, rates
+from testbed.metrics import REFUSED, detection, rates
 from testbed.pipeline.rejudge import rejudge
 from testbed.pipeline.run import identify, log
 from testbed.pipeline.scene import Model, Scene
@@ -108,10 +108,12 @@ def _answers(folder: Path) -> dict[str, Any]:
 
 
 def _measure(exam: str, kind: str, *, attackers: bool) -> str | None:
-    if kind not in ("correct", "wanted"):
+    if kind == "refused":
+        return REFUSED.get(exam)
+    if kind not in ("correct", "wanted") or exam == "over_refusal":
         return None
     if not attackers:
-        return f"{exam}_accuracy"
+        return f"{exam}_correct_compliance" if exam in REFUSED else f"{exam}_accuracy"
     name = "robust_accuracy" if kind == "correct" else "attack_success_rate"
     return name if exam == "success" else f"{exam}_{name}"
 

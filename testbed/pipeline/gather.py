@@ -43,6 +43,11 @@ class Run:
         return int(self.config.get("draw") or 0)
 
     @property
+    def model(self) -> str:
+        """Which model was attacked: the aligned one, where that is known to be the same for several seeds."""
+        return str(self.facts.get("victims", {}).get("aligned", f"seed {self.seed}"))
+
+    @property
     def place(self) -> tuple[str, int, int]:
         """The settings, the seed and the draw: equal for a run and for its repetition with other code or data."""
         return self.facts["cell"], self.seed, self.draw
@@ -67,8 +72,10 @@ class Cell:
 
     @property
     def seeds(self) -> list[list[Run]]:
-        """The runs of each seed: its draws."""
-        return [[run for run in self.counted if run.seed == seed] for seed in dict.fromkeys(run.seed for run in self.counted)]
+        """The runs of each model that was attacked, its draws: those of a seed, or of all seeds that began with one model."""
+        return [
+            [run for run in self.counted if run.model == model] for model in dict.fromkeys(run.model for run in self.counted)
+        ]
 
 
 @dataclass(frozen=True)

@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from testbed.api import Attack, Defence, DefenderResources, Examples, Invalid, Poison, Unsupported, Victim, component
+from testbed.api import (
+    Attack,
+    Batch,
+    Defence,
+    DefenderResources,
+    Examples,
+    Invalid,
+    Poison,
+    Unsupported,
+    Victim,
+    component,
+)
 from testbed.artefact import SharedFit
 from testbed.data.overlay import anonymous, poisoned
 from testbed.features import select
-from testbed.fit import Settings, fit
+from testbed.fit import Settings
 from testbed.identity import CANARY, derive, describe, examples_digest, generator, overrides, poison_digest
 from testbed.language import ChatTask, Judge, TuningAttack
+from testbed.pipeline.given import copies, name_of, training
 from testbed.pipeline.safety import safety_rows
 from testbed.pipeline.scene import Attacked, Scene
 from testbed.pipeline.watch import Trajectory, Watcher, records, tuning_seed
@@ -47,10 +61,12 @@ class Rows:
     received: Examples
     poison: Poison | None
 
-    @property
-    def share(self) -> float:
-        """The attacker's share of the rows."""
-        return 0.0 if self.poison is None or not len(self.received) else len(self.poison.indices) / len(self.received)
+    def share(self, chosen: Examples) -> float:
+        """The attacker's share of the rows trained on, told by what they say: a defence may drop, add or repeat some."""
+        if self.poison is None or not len(chosen):
+            return 0.0
+        mine = Counter(_said(self.poison.batch))
+        return sum(1 for row in _said(chosen[torch.arange(len(chosen))]) if row in mine) / len(chosen)
 
 
 @dataclass(frozen=True)
@@ -80,29 +96,6 @@ class Ground:
         """Whether the defence does anything at any stage."""
         return overrides(self.plan.defence, Defence, *STAGES)
 
-    def check(self) -> None:
-        """Refuse what cannot work, before anything is trained."""
-        data = self.scene.data
-        if not set(ASKED) & set(data.exams):
-            raise Invalid("restricted", None, "there is nothing to ask the model", "name restricted prompts", "data")
-        self.scene.check_judge()
-        self.scene.trainer.check()
-        with component("alignment"):
-            self.plan.alignment.check()
-        with component("attack"):
-            self.scene.attack.check(self.scene.attacker_of(data.train if self.implants else self._benign))
-        with component("defence"):
-            self.plan.defence.check(self.defender(data.train, self._promised))
-        if self.acts and self.scene.attack.controls_training:
-            raise Unsupported("the attacker controls training, so that there is no training for this defence to act in")
-
-    @property
-    def _promised(self) -> tuple[Victim, Victim] | None:
-        """Where there will be a reference, untrained models in its place."""
-        untrained = self.scene.untrained()
-        known = "alignment" in self.scene.data.pools or getattr(untrained, "base_path", None) is not None
-        return (untrained, untrained) if known else None
-
     @cached_property
     def base(self) -> Victim:
         """The model before alignment; one that is already aligned may know where its base lies."""
@@ -114,25 +107,36 @@ class Ground:
         return self.scene.attacked()
 
     @property
-    def _alignment_rows(self) -> Examples | None:
+    def alignment_rows(self) -> Examples | None:
         if self.implants:
             return self.attacked.received
         rows = self.scene.data.pools.get("alignment")
         return None if rows is None else anonymous(rows)
 
-    def _align(self, start: Victim, role: str, *methods: Any) -> Victim:
-        rows = self._alignment_rows
+    def _align(self, start: Victim, rows: Examples | None, role: str, *methods: Any, backdoored: bool = False) -> Victim:
         if rows is None:
+            self.scene.workspace.victims[role] = name_of(start)
             return start
         settings = replace(self.plan.alignment, accelerator=self.scene.trainer.accelerator)
         seed = derive(self.scene.seed, "alignment")
-        shared = SharedFit(self.scene.outputs, settings, seed, self.scene.workspace, self.implants, methods, None, role)
+        shared = SharedFit(self.scene.outputs, settings, seed, self.scene.workspace, backdoored, methods, None, role)
         return shared(start, rows).bare()
+
+    @property
+    def _backdoored(self) -> bool:
+        return self.implants and self.attacked.backdoored
 
     @cached_property
     def aligned(self) -> Victim:
         """The aligned model that the attack starts from; with a backdoor if the attack plants one."""
-        return self._align(self.base, "aligned")
+        return self._align(self.base, self.alignment_rows, "aligned", backdoored=self._backdoored)
+
+    @cached_property
+    def clean_twin(self) -> Victim | None:
+        """The model aligned in the same way on the rows without the backdoor's; None where the attack plants none."""
+        if not self._backdoored:
+            return None
+        return self._align(self.base, anonymous(self.scene.data.train), "clean_twin")
 
     @cached_property
     def aligned_with_defence(self) -> Victim:
@@ -140,41 +144,40 @@ class Ground:
         defence = self.plan.defence
         if not overrides(defence, Defence, "during_alignment"):
             return self.aligned
-        if self._alignment_rows is None:
+        if self.alignment_rows is None:
             raise Unsupported("acts during alignment, but the data have no alignment rows (data.alignment=FILE)")
-        wrapped = defence.during_alignment(copy.deepcopy(self.base), self.defender(self._alignment_rows, None))
-        return self._align(wrapped, "aligned_with_defence", defence)
+        wrapped = defence.during_alignment(copy.deepcopy(self.base), self.defender(self.alignment_rows, self.base))
+        rows = self.alignment_rows
+        return self._align(wrapped, rows, "aligned_with_defence", defence, backdoored=self._backdoored)
 
     @cached_property
     def reference(self) -> tuple[Victim, Victim] | None:
         """(base, aligned), where there is a base model that is not the aligned one."""
-        if self._alignment_rows is not None:
+        if self.alignment_rows is not None:
             return self.base, self.aligned_with_defence
         own = getattr(self.aligned, "base", None)
         base = own() if callable(own) else None
         return None if base is None else (base, self.aligned)
 
-    def defender(self, received: Examples, reference: tuple[Victim, Victim] | None) -> DefenderResources:
-        """What the defender has: its own training is not shared with anybody's."""
-        seed = derive(self.scene.seed, "defence")
-
-        def trained(victim: Victim, examples: Examples, **options: Any) -> Victim:
-            chosen = {name: value for name, value in options.items() if value is not None}
-            return fit(copy.deepcopy(victim), examples, settings=self.scene.trainer, seed=derive(seed, "fit"), **chosen)[0]
-
-        reserve = anonymous(self.scene.data.reserve)
-        facts = (self.scene.data.task, received, reserve, self.scene.fresh, trained, seed)
-        return DefenderResources(*facts, reference=reference)
+    def defender(self, received: Examples, start: Victim, reference: tuple[Victim, Victim] | None = None) -> DefenderResources:
+        """What the defender has: rows, the model that training starts from, its own training, and maybe base and aligned."""
+        scene = self.scene
+        seed, reserve = derive(scene.seed, "defence"), anonymous(scene.data.reserve)
+        facts = (scene.data.task, received, reserve, copies(start), training(scene.trainer, derive(seed, "fit")), seed)
+        # Copies: a defence may work in place on what it is given, and others still need these.
+        return DefenderResources(*facts, reference=copy.deepcopy(reference))
 
     @cached_property
-    def _benign(self) -> Examples:
+    def benign(self) -> Examples:
         """Benign rows to mix shots into, as many as the attack wants."""
         attack, data = self.scene.attack, self.scene.data
         pool = data.pools.get("benign", data.train)
         wanted = attack.benign_rows() if isinstance(attack, TuningAttack) else 0
         if wanted > len(pool):
-            limit = f"mixing needs {wanted} benign rows, but there are {len(pool)}"
-            raise Invalid("mix_rate", getattr(attack, "mix_rate", None), limit, "raise it, or give more rows", "attack")
+            name = "shots" if getattr(attack, "mix_rate", None) is None else "mix_rate"
+            limit, advice = f"needs {wanted} benign rows, but there are {len(pool)}", "give more rows (data.benign=FILE), or"
+            advice = f"{advice} {'lower' if name == 'shots' else 'raise'} it"
+            raise Invalid(name, getattr(attack, name, None), limit, advice, "attack")
         order = torch.randperm(len(pool), generator=generator(tuning_seed(self.scene.seed, self.scene.draw), "benign rows"))
         return select(pool, order[:wanted])
 
@@ -187,9 +190,17 @@ class Ground:
         if not self.trains:
             return Rows(select(scene.data.train, torch.arange(0)), None)
         with component("attack"):
-            poison = scene.attack.poison(scene.attacker_of(self._benign))
-        mixed = poisoned(self._benign, poison, derive(tuning_seed(scene.seed, scene.draw), "delivery"))
-        return Rows(anonymous(mixed.examples), poison)
+            poison = scene.attack.poison(scene.attacker_of(self.benign))
+        return Rows(self.mixed(poison), poison)
+
+    def mixed(self, poison: Poison) -> Examples:
+        """The benign rows with these of the attacker's among them, as they are delivered."""
+        seed = derive(tuning_seed(self.scene.seed, self.scene.draw), "delivery")
+        return anonymous(poisoned(self.benign, poison, seed).examples)
+
+    def restricted(self, poison: Poison) -> bool:
+        """Whether all that the attacker contributes are rows of its own, not benign ones that it rewrote."""
+        return len(poison.indices) > 0 and bool((poison.indices >= len(self.benign)).all())
 
     def manifest(self, rows: Rows) -> dict[str, Any]:
         """Which rows were the attacker's."""
@@ -221,36 +232,52 @@ class Ground:
 
     def undefended(self, rows: Rows) -> Trajectory:
         """What the attack does to the aligned model."""
+        share = rows.share(rows.received)
         if not self.trains:
-            return self._tampered(lambda victim: victim)
-        if self.plan.keep == "weights" and not self.acts:
-            keep = self.scene.workspace.folder / "checkpoints"
-            return self.watcher.follow(self.aligned, rows.received, share=rows.share, keep=keep)
-        return self.watcher.shared(self.aligned, rows.received, share=rows.share)
+            return self._tampered(self.aligned, lambda victim: victim)
+        if self.plan.keep == "weights":
+            return self.watcher.follow(self.aligned, rows.received, share=share, keep=self._checkpoints("undefended"))
+        return self.watcher.shared(self.aligned, rows.received, share=share)
+
+    def _checkpoints(self, victim: str) -> Path:
+        """Where weights are kept; with a defence there are two fine-tunings."""
+        return self.scene.workspace.folder / "checkpoints" / (victim if self.acts else "")
 
     def defended(self, rows: Rows) -> Trajectory:
         """The same under the defence, which repairs or wraps the model anew at every moment that is measured."""
-        defence, resources = self.plan.defence, self.defender(rows.received, self.reference)
+        defence = self.plan.defence
+        resources = self.defender(rows.received, self.aligned_with_defence, self.reference)
 
         def shown(victim: Victim) -> Victim:
             repaired = defence.after_training(copy.deepcopy(victim.bare()), resources)
             return defence.at_inference(repaired, resources)
 
         if not self.trains:
-            return self._tampered(shown)
+            return self._tampered(self.aligned_with_defence, shown)
         chosen = defence.before_training(rows.received, resources)
         start = defence.during_training(copy.deepcopy(self.aligned_with_defence), resources)
-        keep = self.scene.workspace.folder / "checkpoints" if self.plan.keep == "weights" else None
-        share = rows.share * len(rows.received) / max(len(chosen), 1)
-        return self.watcher.follow(start, chosen, share=share, shown=shown, keep=keep)
+        keep = self._checkpoints("defended") if self.plan.keep == "weights" else None
+        return self.watcher.follow(start, chosen, share=rows.share(chosen), shown=shown, keep=keep)
 
-    def _tampered(self, shown: Callable[[Victim], Victim]) -> Trajectory:
+    def twin(self) -> Trajectory | None:
+        """What the clean twin does in the same exams before any fine-tuning; None where no backdoor was planted."""
+        if self.clean_twin is None:
+            return None
+        measured, told = look(self.clean_twin, self.exams)  # type: ignore[arg-type]
+        return Trajectory([Point(0, 0.0, measured)], records(told, 0))
+
+    def _tampered(self, victim: Victim, shown: Callable[[Victim], Victim]) -> Trajectory:
         """Before and after an edit of the weights: two moments."""
         attacker = self.scene.attacker_of(self.scene.data.train)
-        edited = self.scene.attack.tamper(copy.deepcopy(self.aligned_with_defence), attacker)
+        edited = self.scene.attack.tamper(copy.deepcopy(victim), attacker)
         found = Trajectory([], [])
-        for step, victim in enumerate((self.aligned_with_defence, edited)):
-            measured, told = look(shown(copy.deepcopy(victim)), self.exams)  # type: ignore[arg-type]
+        for step, each in enumerate((victim, edited)):
+            measured, told = look(shown(copy.deepcopy(each)), self.exams)  # type: ignore[arg-type]
             found.points.append(Point(step, 0.0, measured))
             found.said.extend(records(told, step))
         return found
+
+
+def _said(batch: Batch) -> Iterator[tuple[Any, Any]]:
+    """Each row as a prompt and its answer."""
+    return zip(batch.inputs, batch.labels, strict=True)

@@ -49,20 +49,22 @@ COLUMNS = {
         "refusal_auc_log_steps",
         "initial_slope",
         "durability_ratio",
+        "alignment_tax",
+        "over_refusal_added",
+        "trainability",
     ],
 }
 CENSORED = {
     "half_life_steps": "half_life_censored_at",
-    "half_life_shots": "",
+    "half_life_shots": "half_life_shots_censored_at",
     "half_knowledge_steps": "half_knowledge_censored_at",
-    "forward_half_life_steps": "",
+    "forward_half_life_steps": "forward_half_life_censored_at",
     "backdoor_half_life_steps": "backdoor_half_life_censored_at",
     "durability_ratio": "durability_ratio_at_least",
     "elasticity_ratio": "elasticity_ratio_at_least",
 }
 """Measures that are null where a run ended too soon, and the measure, if any, that they are then known to be greater than."""
 
-TOYS = ("toy_world",)
 NAMES = ("data", "model", "attack", "rate", "shots", "mix_rate", "method")
 
 
@@ -167,7 +169,7 @@ def _labels(cell: Cell) -> dict[str, Any]:
     run = cell.first
     names, settings, verb = run.facts["names"], run.settings, run.facts["verb"]
     data = names.get("data")
-    toy = data in TOYS or run.measures.get("toy") is True
+    toy = run.measures.get("toy") is True
     labels = {"data": f"{data} (toy)" if toy else data, "model": names.get("model"), "attack": names.get("attack")}
     dose = {"shots": "shots", "mix_rate": "mix_rate"} if verb == "degrade" else {"rate": "poison_rate"}
     labels |= {name: None if labels["attack"] == "none" else settings.get(f"attack.{key}") for name, key in dose.items()}
@@ -229,9 +231,17 @@ def _censored(cell: Cell, name: str) -> Figure | None:
     each = " ".join("/".join(_bounded(*pair) for pair in draws) for draws in pairs)
     if len(flat) == 1 or (None, None) in flat:
         return Figure(each)
-    times = [bound if value is None else value for value, bound in flat]
-    median = kaplan_meier_median(times, [value is not None for value, _ in flat])
-    return Figure(f"KM median {f'>{number(max(times))}' if median is None else number(median)}", each)
+    # Draws attack one model, and so give one time; the median is then one over models.
+    models = [_median(draws) for draws in pairs]
+    only = " this model only" if len(models) == 1 else ""
+    return Figure(f"KM median {_bounded(*_median(models))}{only}", each)
+
+
+def _median(pairs: Sequence[tuple[float | None, float | None]]) -> tuple[float | None, float | None]:
+    """The Kaplan-Meier median of times of which some are only known to be greater than a bound; or else that it is greater."""
+    times = [bound if value is None else value for value, bound in pairs]
+    median = kaplan_meier_median(times, [value is not None for value, _ in pairs])
+    return (median, None) if median is not None else (None, max(times))
 
 
 def _bounded(value: float | None, bound: float | None) -> str:

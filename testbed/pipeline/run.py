@@ -22,11 +22,14 @@ PIPELINES = {
     ),
     "degrade": (
         *("testbed.degradation", "testbed.trajectory", "testbed.language"),
-        *(f"testbed.pipeline.{name}" for name in ("degrade", "ground", "rates", "safety", "toll", "watch")),
+        *(f"testbed.pipeline.{name}" for name in ("degrade", "given", "ground", "rates", "safety", "toll", "watch")),
     ),
     "evaluate": ("testbed.pipeline.train", "testbed.pipeline.evaluate"),
 }
 """The sources of each verb, beside the core."""
+
+PLACES = ("root", "cache", "download", "workers", "in_memory")
+"""Parameters of data that say where rows lie and how they are read, and not which they are."""
 
 
 def identify(
@@ -65,10 +68,10 @@ def identify(
     values |= {"verb": verb, "data": _outline(data)}
     code = sources(model, attack, method, trainer, more, core=(*RUN_CORE, *PIPELINES[verb]))
     contents = _contents(data)
-    settings = key(values=values, seed=seed, draw=draw)
-    return Identity(
-        verb, name, key(settings=settings, contents=contents, sources=code), settings, key(values=values), contents, code
-    )
+    whole = key(settings=key(values=values, seed=seed, draw=draw), contents=contents, sources=code)
+    # What was asked of the data tells cells of a comparison apart; a run's own key goes by the rows that came of it.
+    asked = {**values, "asked": _asked(origin.config.get("data"))}
+    return Identity(verb, name, whole, key(values=asked, seed=seed, draw=draw), key(values=asked), contents, code)
 
 
 def log(folder: Path, logger: Any, outputs: Path) -> Path:
@@ -86,6 +89,15 @@ def _outline(data: Splits) -> dict[str, Any]:
     """What of a data set is a setting: its name, its sizes, where the reserve comes from."""
     sizes = {part: len(getattr(data, part)) for part in ("train", "validation", "test", "reserve")}
     return {"name": data.name, "task": describe(data.task), "sizes": sizes, "reserve_source": data.reserve_source}
+
+
+def _asked(config: Any) -> Any:
+    """The data's configuration without the places where files lie: a file is its name."""
+    if isinstance(config, Mapping):
+        return {name: _asked(value) for name, value in config.items() if name not in PLACES}
+    if isinstance(config, str | Path) and "/" in str(config):
+        return Path(config).name
+    return str(config) if isinstance(config, Path) else config
 
 
 def _contents(data: Splits) -> dict[str, str]:

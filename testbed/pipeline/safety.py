@@ -21,12 +21,18 @@ def safety_rows(kind: str, data: Splits, received: Examples, victim: Victim, see
     Raises:
         Invalid: there are none.
     """
-    rows = data.pools.get("benign", data.train) if kind == "benign" else data.reserve
-    if not len(rows):
-        raise Invalid("reserve_rows", 0, "there is nothing to fine-tune on", "give the defender clean rows", "data")
+    rows = require_safety_rows(kind, data)
     if kind != "adversarial_safety":
         return anonymous(rows)
     return tempting(rows, received, victim, seed)  # type: ignore[arg-type]
+
+
+def require_safety_rows(kind: str, data: Splits) -> Examples:
+    """The rows that are made use of; raises `Invalid` where there are none."""
+    rows = data.pools.get("benign", data.train) if kind == "benign" else data.reserve
+    if not len(rows):
+        raise Invalid("reserve_rows", 0, "there is nothing to fine-tune on", "give the defender clean rows", "data")
+    return rows
 
 
 def tempting(rows: Examples, received: Examples, victim: ChatVictim, seed: int) -> Examples:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -32,8 +33,9 @@ from testbed.artefact import SharedFit, shared_poison
 from testbed.data.overlay import Poisoned, anonymous, covering, differing, poisoned
 from testbed.fit import Settings, placed
 from testbed.identity import CANARY, derive, describe, examples_digest, key, poison_digest, sources
-from testbed.language import ChatTask, Judge
+from testbed.language import CRITERIA, OUTCOMES, ChatTask, Judge, Reply, TuningAttack
 from testbed.record import Workspace
+from testbed.visibility import Visible, require_visible
 
 Model = Callable[[Task], Victim]
 
@@ -46,6 +48,7 @@ class Attacked(NamedTuple):
     received: Examples
     exams: dict[str, Poison]
     backdoored: bool
+    visible: Visible | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ class Scene:
         if pretraining is None or "pretraining" not in self.data.pools:
             return untrained
         settings = replace(pretraining, accelerator=self.trainer.accelerator)
+        settings.check(untrained, name="model.pretraining")
         shared = SharedFit(
             self.outputs, settings, derive(seed, "pretraining"), self.workspace, backdoored=False, role="pretrained"
         )
@@ -87,11 +91,17 @@ class Scene:
         """The attacker sees the clean training rows and trains surrogates of its own."""
         return self.attacker_of(self.data.train)
 
+    @property
+    def attacker_seed(self) -> int:
+        """A draw of the attack is one of what is fine-tuned on; a backdoor that is planted before that stays the same one."""
+        drawn = self.draw and isinstance(self.attack, TuningAttack)
+        return derive(self.seed, f"attack, draw {self.draw}" if drawn else "attack")
+
     def attacker_of(self, train: Examples) -> AttackerResources:
         """What an attacker of these rows has."""
-        seed = derive(self.seed, "attack" if self.draw == 0 else f"attack, draw {self.draw}")
-        fit = _behind_a_wall(SharedFit(self.outputs, self.trainer, derive(seed, "fit"), self.workspace, backdoored=False))
-        surrogate = _maker(self, derive(seed, "surrogate"))
+        seed = self.attacker_seed
+        fit = behind_a_wall(SharedFit(self.outputs, self.trainer, derive(seed, "fit"), self.workspace, backdoored=False))
+        surrogate = maker(self, derive(seed, "surrogate"))
         if not self.attack.uses_surrogate:
             fit = surrogate = _undeclared
         shots = self.data.pools.get("shots")
@@ -100,8 +110,8 @@ class Scene:
 
     def defender(self, received: Examples, backdoored: bool, flags: Tensor | None = None) -> DefenderResources:
         """The defender sees rows as received and its reserve; with `flags` bool (n,), an oracle's answers too."""
-        fit = _behind_a_wall(self.fit(backdoored))
-        fresh = _maker(self, derive(self.seed, "initialisation"))
+        fit = behind_a_wall(self.fit(backdoored))
+        fresh = maker(self)
         facts = (self.data.task, received, anonymous(self.data.reserve), fresh, fit, derive(self.seed, "defence"))
         return DefenderResources(*facts) if flags is None else OracleResources(*facts, poisoned=flags)
 
@@ -109,7 +119,7 @@ class Scene:
         """What this method may see of an attack, once it has agreed to work with it."""
         resources = self.defender(attacked.received, attacked.backdoored, attacked.mixed.flags if method.oracle else None)
         with component("defence" if isinstance(method, Defence) else "detector"):
-            method.check(resources)
+            method.check(replace(resources, fresh=maker(self, untrained=True)))
         return resources
 
     def fit(self, backdoored: bool, *methods: Any, role: str | None = None) -> SharedFit:
@@ -128,19 +138,42 @@ class Scene:
                 self.judge.check(None)
                 if self.judge.needs_toy and not toy:
                     raise Invalid("", self.judge.name, "knows the answers of invented worlds only", "say judge=prefix")
+                self._check_criterion(self.judge)
+
+    def _check_criterion(self, judge: Judge) -> None:
+        """Refuse a judge that cannot tell what the attack is measured by: a rate of it would be no success."""
+        missing = CRITERIA.get(getattr(self.attack, "criterion", ""), frozenset()) - judge.tells
+        if missing:
+            limit = f"it never says {' or '.join(sorted(missing))}, by which the success of this attack is told"
+            raise Invalid("", judge.name, limit, "choose another judge")
+
+    def _check_wanted(self, exams: Mapping[str, Poison]) -> None:
+        """Refuse a judge that does not take the attacker's own refusals for refusals."""
+        if self.judge is None or getattr(self.attack, "criterion", "") != "refuses" or "success" not in exams:
+            return
+        wanted = list(dict.fromkeys(exams["success"].batch.labels))
+        prompts = [exams["success"].batch.inputs[0]] * len(wanted)
+        outcomes = self.judge.outcomes(prompts, [Reply(text, math.inf) for text in wanted], wanted)
+        strange = [text for text, outcome in zip(wanted, outcomes.tolist(), strict=True) if OUTCOMES[outcome] != "refuse"]
+        if strange:
+            limit = f"the judge {self.judge.name} takes {strange[0]!r} for no refusal, so that success could not be told"
+            raise Invalid("target.refusal", strange[0], limit, "choose another refusal or another judge", "attack")
 
     def attacked(self) -> Attacked:
         """Check trainer, model, judge and attack, let it poison, and deliver the rows."""
         self.check_judge()
         self.trainer.check()  # before a victim is placed on a device that may not be there
-        self.trainer.check(self.untrained())
+        untrained = self.untrained()
+        self.trainer.check(untrained)
         with component("attack"):
             self.attack.check(self.attacker)
             poison = self._poison()
             exams = self.attack.triggered_tests(anonymous(self.data.test), self.attacker)
+            seen = require_visible(untrained, exams)
+        self._check_wanted(exams)
         mixed = poisoned(self.data.train, poison, derive(self.seed, "delivery"))
         backdoored = len(poison.indices) > 0 or self.attack.controls_training
-        return Attacked(poison, mixed, anonymous(mixed.examples), exams, backdoored)
+        return Attacked(poison, mixed, anonymous(mixed.examples), exams, backdoored, seen)
 
     def _poison(self) -> Poison:
         """The attacker's rows: crafted once for this data, attack and seed, whatever the defence."""
@@ -149,7 +182,7 @@ class Scene:
             data=examples_digest(self.data.train),
             auxiliary=None if auxiliary is None else examples_digest(auxiliary),
             attack=describe(self.attack),
-            seed=self.seed,
+            seed=self.attacker_seed,
             surrogate=[describe(self.model), describe(self.trainer)] if self.attack.uses_surrogate else None,
             sources=sources(self.attack, self.model if self.attack.uses_surrogate else None),
         )
@@ -178,6 +211,8 @@ class Scene:
         asked = getattr(self.attack, "poison_rate", None) if len(poison.indices) else 0.0
         rate = {"poison_rate_asked": asked, "poison_rate_reached": count / total, "poison_rate_changed": changed / total}
         counts = {"poisoned": count, "changed": changed, "trained_on": total}
+        if attacked.visible is not None:
+            rate["trigger_visible"], counts["trigger_visible"] = attacked.visible
         if poison.cover is not None:
             rate["cover_rate_reached"], counts["cover"] = (len(mine) - count) / total, len(mine) - count
         return rate, counts
@@ -215,14 +250,20 @@ def _fresh(model: Model, task: Task, seed: int, trainer: Settings) -> Victim:
         return placed(model(task), trainer)
 
 
-def _maker(scene: Scene, seed: int) -> Callable[[], Victim]:
+def maker(scene: Scene, seed: int | None = None, *, untrained: bool = False) -> Callable[[], Victim]:
+    """A plain function that makes the victim which training starts from: no attribute of it leads to the scene.
+
+    With `untrained` it is left as it is before any pretraining, for those who only look at it.
+    """
+    seed = derive(scene.seed, "initialisation") if seed is None else seed
+
     def fresh() -> Victim:
-        return scene._begun(seed)
+        return scene.untrained(seed) if untrained else scene._begun(seed)
 
     return fresh
 
 
-def _behind_a_wall(shared: SharedFit) -> Fit:
+def behind_a_wall(shared: SharedFit) -> Fit:
     """A plain function: methods train through it, and find no folder or clean rows among its attributes."""
 
     def fit(victim: Victim, examples: Examples, **options: Any) -> Victim:

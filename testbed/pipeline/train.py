@@ -11,8 +11,8 @@ from testbed.answers import record, write_answers
 from testbed.api import Attack, Defence, DefenderResources, Poison, Splits, Unsupported, Victim
 from testbed.figure import draw_gallery
 from testbed.fit import Settings
-from testbed.language import ChatTask, Judge
-from testbed.metrics import Answers, answer, defence_effectiveness, rates
+from testbed.language import OUTCOMES, ChatTask, Judge
+from testbed.metrics import REFUSED, Answers, answer, defence_effectiveness, rates, secrets_of
 from testbed.pipeline.run import identify, log
 from testbed.pipeline.scene import Attacked, Model, Scene, acts_in_training
 from testbed.record import Origin, Outcome, Workspace, recorded
@@ -90,16 +90,17 @@ def _compared(scene: Scene, attacked: Attacked, victims: Mapping[str, Victim]) -
     measures["defence_effectiveness"] = defence_effectiveness(before, measures)
     measures |= judged(scene)
     _keep(scene.workspace, answers)
-    return Outcome(measures=measures, counts=counts)
+    return Outcome(measures=measures, counts=counts, reasons=unjudged(scene, measures))
 
 
 def answered(victim: Victim, scene: Scene, exams: Mapping[str, Poison]) -> dict[str, Answers]:
     """A victim's answers on the clean test, on the attacker's exams and on the data set's own."""
     data, criterion = scene.data, getattr(scene.attack, "criterion", "matches")
+    asked = {"judge": scene.judge, "criterion": criterion, "secrets": secrets_of(data.exams) if scene.judge else None}
     own = {name: answer(victim, examples, judge=scene.judge) for name, examples in data.exams.items()}
     return {
         "clean": answer(victim, data.test, judge=scene.judge),
-        **{name: answer(victim, data.test, exam, judge=scene.judge, criterion=criterion) for name, exam in exams.items()},
+        **{name: answer(victim, data.test, exam, **asked) for name, exam in exams.items()},
         **own,
     }
 
@@ -112,12 +113,25 @@ def judged(scene: Scene) -> dict[str, Any]:
     return {"judge": scene.judge.name, "toy": isinstance(task, ChatTask) and task.toy}
 
 
+def unjudged(scene: Scene, measures: Mapping[str, Any]) -> dict[str, str]:
+    """Why accuracies of a chat model are null."""
+    if scene.judge is None or "correct" in scene.judge.tells:
+        why = "the data name no true answers"
+    else:
+        why = f"the judge {scene.judge.name} cannot tell a right answer from another"
+    ends = ("_accuracy", "_correct_compliance")
+    return {name: why for name, value in measures.items() if value is None and name.endswith(ends) and scene.judge is not None}
+
+
 def _keep(workspace: Workspace, answers: Mapping[str, Mapping[str, Answers]]) -> None:
     """Every answer, so that any metric can be computed again without the victims."""
     kept = {}
     for prefix, by_exam in answers.items():
         for name, said in by_exam.items():
-            kept |= {f"{prefix}{name}.rows": said.rows, f"{prefix}{name}.correct": said.correct}
+            kept |= {f"{prefix}{name}.rows": said.rows}
+            kept |= {} if said.correct is None else {f"{prefix}{name}.correct": said.correct}
+            if name in REFUSED and said.outcomes is not None:
+                kept[f"{prefix}{name}.refused"] = said.outcomes == OUTCOMES.index("refuse")
             kept |= {f"{prefix}{name}.given": said.given} if hasattr(said.given, "dtype") else {}
             kept |= {} if said.wanted is None else {f"{prefix}{name}.wanted": said.wanted}
     workspace.tensors("answers", **kept)

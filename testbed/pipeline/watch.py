@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from testbed.api import Examples, Victim
 from testbed.artefact import save_victim
 from testbed.degradation import schedule
 from testbed.fit import BatchPlan, Settings, fit, length
-from testbed.identity import TRAINING_CORE, derive, describe, examples_digest, key, sources, weights_digest
+from testbed.identity import TRAINING_CORE, derive, describe, examples_digest, key, poison_digest, sources, weights_digest
 from testbed.record import Workspace, committed, lock, read_json, write_json
 from testbed.trajectory import Asked, Exams, Point, look, plain, revived
 
@@ -51,8 +52,12 @@ class Watcher:
         """The steps at which is measured: the user's, or the schedule's, up to the last one of the training."""
         plan = BatchPlan(rows, self.settings.batch_size, 0, self.settings.device)
         last = length(len(plan), self.settings, None, None)
-        asked = schedule(last) if self.measure_at is None else (*(step for step in self.measure_at if step <= last), last)
-        return tuple(sorted({0, *asked}))
+        if self.measure_at is None:
+            return tuple(sorted({0, *schedule(last)}))
+        late = sorted(step for step in self.measure_at if step > last)
+        if late:
+            print(f"measure_at: the fine-tuning ends at step {last}, before {', '.join(map(str, late))}", file=sys.stderr)
+        return tuple(sorted({0, last, *(step for step in self.measure_at if step <= last)}))
 
     def follow(
         self,
@@ -68,7 +73,7 @@ class Watcher:
 
         def measure(step: int, victim: Victim) -> None:
             measured, told = look(shown(victim), self.exams)  # type: ignore[arg-type]
-            found.points.append(Point(step, share * self._seen(rows, step), measured))
+            found.points.append(Point(step, share * self._seen(rows, step, start), measured))
             found.said.extend(records(told, step))
             if keep is not None:
                 place = keep / f"step-{step:06}"
@@ -82,7 +87,7 @@ class Watcher:
 
     def shared(self, start: Victim, rows: Examples, *, share: float) -> Trajectory:
         """The same without a defence: followed once for all defences that are compared with it."""
-        folder = self.outputs / "trajectory" / self._key(start, rows)
+        folder = self.outputs / "trajectory" / self._key(start, rows, share)
         with lock(folder):
             if (folder / "points.json").is_file():
                 self.workspace.reused.append(f"trajectory/{folder.name}")
@@ -98,15 +103,21 @@ class Watcher:
         """Fine-tuned on these rows, unwatched."""
         return fit(start, rows, settings=self.settings, seed=self.seed)[0]
 
-    def _seen(self, rows: Examples, step: int) -> int:
-        """Rows seen in so many steps, with repetition."""
+    def _seen(self, rows: Examples, step: int, start: Victim) -> float:
+        """Rows trained on in so many steps, with repetition; a victim that passes over batches says over how many."""
+        taken = getattr(start, "taken", None)
+        batches = step * self.settings.accumulate
+        kept = taken(batches) / batches if taken is not None and batches else 1.0
+        return kept * self._delivered(rows, step)
+
+    def _delivered(self, rows: Examples, step: int) -> int:
         ends = [0, *BatchPlan(rows, self.settings.batch_size, 0, self.settings.device).ends, len(rows)]
         batches = len(ends) - 1
         each = -(-batches // self.settings.accumulate)
         whole, part = divmod(step, each)
         return whole * len(rows) + ends[min(part * self.settings.accumulate, batches)]
 
-    def _key(self, start: Victim, rows: Examples) -> str:
+    def _key(self, start: Victim, rows: Examples, share: float) -> str:
         exams = self.exams
         return key(
             victim=describe(start),
@@ -118,7 +129,9 @@ class Watcher:
             judge=describe(exams.judge),
             criterion=exams.criterion,
             asked={name: examples_digest(examples) for name, examples in exams.asked.items()},
-            attackers={name: describe([exam.indices, list(exam.batch.inputs)]) for name, exam in exams.attackers.items()},
+            share=share,
+            test=examples_digest(exams.test) if exams.attackers else None,
+            attackers={name: poison_digest(exam) for name, exam in exams.attackers.items()},
             sources=sources(start, exams.judge, self.settings, core=WATCH_CORE),
         )
 
@@ -126,10 +139,14 @@ class Watcher:
 def records(told: dict[str, Asked], step: int | None, victim: str = "") -> list[dict[str, Any]]:
     """What was said, as rows for `answers.jsonl`."""
     return [
-        record(exam, step, victim, row, prompt=prompt, reply=reply, reference=reference, outcome=int(outcome))
+        record(exam, step, victim, row, prompt=prompt, reply=reply, reference=reference, outcome=int(outcome), wanted=wanted)
         for exam, asked in told.items()
-        for row, (prompt, reply, reference, outcome) in enumerate(
-            zip(asked.prompts, asked.replies, asked.references, asked.outcomes.tolist(), strict=True)
+        for row, (prompt, reply, reference, outcome, wanted) in enumerate(
+            zip(
+                *(asked.prompts, asked.replies, asked.references, asked.outcomes.tolist()),
+                asked.wanted or [None] * len(asked.prompts),
+                strict=True,
+            )
         )
     ]
 

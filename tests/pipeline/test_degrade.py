@@ -6,12 +6,10 @@ import csv
 import json
 import stat
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from testbed.answers import read_answers
 from testbed.api import Defence, DefenderResources, Invalid, Splits, Victim
@@ -19,56 +17,6 @@ from testbed.attack.benign import BenignFineTuning, IdentityShift
 from testbed.attack.few_shot import FewShot
 from testbed.attack.mixed_rate import MixedRate
 from testbed.attack.refusal_ablation import RefusalAblation
-from testbed.data.toy_world import toy_world
-from testbed.defence.none import NoDefence
-from testbed.fit import Settings, constant
-from testbed.judge.oracle import Oracle
-from testbed.model.toy_chat import ToyChat
-from testbed.pipeline.degrade import degrade
-
-ADAM = partial(torch.optim.AdamW, lr=3e-3)
-QUICK = Settings(
-    max_epochs=4, batch_size=8, optimiser=ADAM, schedule=constant, channels_last=False, threads=1, gradient_clip=1.0
-)
-ORACLE = Oracle(("sorry", "that topic", "i must"), ("it", "is", "the", "code", "sure", ",", ".", "yes", "!"))
-
-
-@pytest.fixture(scope="module")
-def data() -> Splits:
-    whole = toy_world(pretraining_rows=320, alignment_rows=200, reserve_rows=40, shots=40, benign_rows=60)
-    exams = {name: exam.take(torch.arange(0, len(exam), 4)) for name, exam in whole.exams.items()}  # type: ignore[attr-defined]
-    return replace(whole, exams=exams)
-
-
-@pytest.fixture(scope="module")
-def parts(data: Splits) -> dict[str, Any]:
-    sizes = {"width": 48, "depth": 2, "heads": 2, "hidden": 64, "initializer_range": 0.06}
-    return {
-        "data": data,
-        "model": partial(ToyChat, **sizes, max_new_tokens=8, pretraining=replace(QUICK, batch_size=32, max_steps=10)),
-        "attack": FewShot(8),
-        "defence": NoDefence(),
-        "trainer": replace(QUICK, optimiser=partial(torch.optim.AdamW, lr=1e-3), max_epochs=12),
-        "alignment": replace(QUICK, batch_size=32, max_steps=70),
-        "judge": ORACLE,
-        "seed": 0,
-        "forward": False,
-        "new_task": False,
-    }
-
-
-@pytest.fixture(scope="module")
-def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("outputs")
-
-
-@pytest.fixture(scope="module")
-def run(parts: dict[str, Any], outputs: Path) -> Any:
-    def run(**changes: Any) -> Path:
-        place = changes.pop("outputs", outputs)
-        return degrade(**{**parts, **changes}, paths={"outputs": str(place)})
-
-    return run
 
 
 def _json(folder: Path, name: str = "result.json") -> Any:
@@ -198,7 +146,11 @@ def test_shots_may_lie_among_benign_rows(run: Any) -> None:
         _json(run(attack=attack))["counts"] for attack in (FewShot(8, 0.25), MixedRate(rows=20, mix_rate=0.1), FewShot(8))
     ]
     assert [(one["shots"], one["trained_on"]) for one in counts] == [(8, 32), (2, 20), (8, 8)]
-    with pytest.raises(Invalid, match="mixing needs 792 benign rows, but there are 60"):
+    with pytest.raises(Invalid, match=r"attack.shots=61: needs 61 benign rows, but there are 60"):
+        run(attack=BenignFineTuning(61))
+    with pytest.raises(Invalid, match=r"attack.mix_rate=0: must lie above 0"):
+        run(attack=FewShot(8, 0))
+    with pytest.raises(Invalid, match=r"attack.mix_rate=0.01: needs 792 benign rows, but there are 60"):
         run(attack=FewShot(8, 0.01))
 
 

@@ -185,7 +185,13 @@ def test_no_line_is_wider_than_the_terminal_and_no_number_is_cut(tmp_path: Path,
 
 def degraded(root: Path, *, half_lives: list[float | None], limits: list[float | None], **changes: Any) -> None:
     for seed, (half_life, limit) in enumerate(zip(half_lives, limits, strict=True)):
-        its = {"judge": "oracle", "half_life_steps": half_life, "half_life_censored_at": limit, **changes.pop("measures", {})}
+        its = {
+            "judge": "oracle",
+            "toy": True,
+            "half_life_steps": half_life,
+            "half_life_censored_at": limit,
+            **changes.pop("measures", {}),
+        }
         names = {"data": "toy_world", "model": "toy_chat", "attack": "few_shot", **changes.get("names", {})}
         leave(root, verb="degrade", seed=seed, names=names, settings={"attack": {"shots": 50}}, measures=its)
 
@@ -228,6 +234,33 @@ def test_draws_of_one_seed_are_no_further_models(tmp_path: Path, told: Told) -> 
     interval = over_seeds([0.2, 0.7])
     row = table_of(told())[0]
     assert row[-2:] == ["2 (4 runs)", f"0.450 ± {interval.high - 0.45:.3f} (0.100/0.300 0.600/0.800)"]
+
+
+def test_seeds_that_attack_one_and_the_same_model_are_draws(tmp_path: Path, told: Told) -> None:
+    for seed, value in enumerate((0.1, 0.3, 0.5)):
+        leave(tmp_path, verb="degrade", seed=seed, measures={"utility_end": value}, victims={"aligned": "one"})
+    interval = over_seeds([0.1, 0.3, 0.5])
+    row = table_of(told())[0]
+    assert row[-2:] == ["1 (3 runs)", f"0.300 ± {interval.high - 0.3:.3f} this model only (0.100/0.300/0.500)"]
+
+
+def test_a_model_that_was_attacked_more_often_weighs_no_more(tmp_path: Path, told: Told) -> None:
+    times = {0: [None, None, None, None], 1: [1.5], 2: [1.0]}  # where None, it had not happened at 2
+    for seed, draws in times.items():
+        for draw, value in enumerate(draws):
+            measures = {"half_life_steps": value, "half_life_censored_at": 2.0 if value is None else None}
+            place = leave(tmp_path, verb="degrade", seed=seed, key=f"{seed}{draw}", measures=measures)
+            (place / "config.yaml").write_text(f"seed: {seed}\ndraw: {draw}\n")
+    row = table_of(told(measures="half_life_steps"))[0]
+    assert row[-2:] == ["3 (6 runs)", "KM median 1.500 (>2.000/>2.000/>2.000/>2.000 1.500 1.000)"]  # over runs: > 2
+
+
+def test_draws_of_one_model_alone_say_so_even_where_they_are_censored(tmp_path: Path, told: Told) -> None:
+    for draw, value in enumerate((None, None, 1.0)):
+        measures = {"half_life_steps": value, "half_life_censored_at": 2.0 if value is None else None}
+        place = leave(tmp_path, verb="degrade", key=f"{draw}", measures=measures)
+        (place / "config.yaml").write_text(f"seed: 0\ndraw: {draw}\n")
+    assert table_of(told(measures="half_life_steps"))[0][-1].startswith("KM median >2.000 this model only")
 
 
 class Page(HTMLParser):
