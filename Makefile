@@ -38,7 +38,7 @@ demo: $(INSTALLED)  ## attack, detect and defend on a small data set, in a minut
 .PHONY: test
 test: $(INSTALLED)  ## run the quick tests (TESTBED_DATA=DIR adds those on real data)
 	@$(if $(WITHOUT_DATA),echo "TESTBED_DATA is not set: the tests marked real_data are deselected",:)
-	$(BIN)/python -m pytest -m "not slow$(SELECT_DATA)" $(PYTEST)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "not slow$(SELECT_DATA)" $(PYTEST)
 
 .PHONY: slow
 slow: $(INSTALLED)  ## run the slow tests
