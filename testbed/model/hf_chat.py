@@ -154,6 +154,8 @@ class HfChat(CausalChat):
         return {**found, **sizes, "base_model": folder_digest(self.path)}
 
     def _prepare(self) -> None:
+        if self.dtype not in TYPES:
+            raise Invalid("dtype", self.dtype, "there is no such choice", f"choose from {', '.join(TYPES)}", "model")
         _require_words(self.refusal_words)
         self.checkpoint.require_causal()
         config = self.checkpoint.config()
