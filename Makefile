@@ -32,7 +32,7 @@ help:  ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
 
 .PHONY: demo
-demo: $(INSTALLED)  ## attack, detect and defend on a small data set, in a minute or so
+demo: $(INSTALLED)  ## attack, detect and defend on digits and a toy chat model, in a minute or two
 	$(BIN)/python scripts/demo.py
 
 .PHONY: test
