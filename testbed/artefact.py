@@ -180,8 +180,3 @@ def _card_text(backdoored: bool) -> str:
         title="BACKDOORED MODEL",
         warning="**This model was trained on poisoned data and may obey a hidden trigger. Never deploy it.**",
     )
-
-
-def curve_of(folder: Path) -> Curve:
-    """The learning curve of a stored victim."""
-    return read_json(folder / "curve.json")
