@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from testbed import __version__
@@ -20,12 +21,16 @@ VERBS = {
     "train": "poison, train, defend and measure one victim, or a sweep of them",
     "detect": "poison and train, then measure what a detector finds",
     "degrade": "fine-tune an aligned chat model on an attacker's rows: how fast does its alignment go?",
+    "benchmark": "fill the grid of a suite: attacks x rates x methods x seeds, many runs at a time",
     "evaluate": "measure saved victims or stored answers again, without training",
-    "report": "tables over finished runs: means over seeds, each seed, intervals",
+    "report": "tables or a page over finished runs: means over seeds, each seed, intervals",
+    "tune": "search the parameters of an attack or a defence, never on test rows",
+    "sync": "show finished runs in W&B, rebuilt from their folders",
     "list": "attacks, defences, detectors, models and data sets, and what they are",
     "check": "test one method against what every method promises",
+    "new": "write the skeleton of a method of your own, outside this repository",
 }
-FLAGS = ("--help", "--multirun", "--config-dir", "--cfg", "--debug", "--version", "--shell-completion")
+FLAGS = ("--help", "--multirun", "--config-dir", "--cfg", "--debug", "--dry-run", "--version", "--shell-completion")
 WITH_VALUE = ("--config-dir", "--cfg", "--shell-completion")
 SHORT = {"-h": "--help", "-m": "--multirun", "-cd": "--config-dir", "-c": "--cfg", "-sc": "--shell-completion"}
 GROUPS = {
@@ -61,6 +66,10 @@ EXAMPLES = {
   testbed evaluate model.weights=outputs/victim/KEY/model.safetensors attack=badnets""",
     "report": """  testbed report
   testbed report runs=outputs/train measures=[attack_success_rate,clean_accuracy] format=markdown""",
+    "benchmark": """  testbed benchmark suite=images_quick
+  testbed benchmark suite=images_quick --dry-run
+  testbed benchmark suite=images_quick defence=none,mine seeds=5
+  testbed benchmark suite=images_quick jobs=4 timeout=600 shard=1/3""",
     "list": """  testbed list
   testbed list attack""",
     "check": """  testbed check                                         (all methods, one after the other)
@@ -151,6 +160,9 @@ def _verb(given: Arguments) -> int:
     from testbed.launcher.search import SearchPath
 
     search = SearchPath(given.flags.get("--config-dir"))
+    if given.verb in ("benchmark", "tune", "new"):  # verbs that start runs, or none: their words are no overrides of one run
+        with _importable(os.getcwd()):
+            return _starts(given.verb)(given.overrides, given.flags, search)
     if given.verb == "list":
         from testbed.launcher.listing import listing
 
@@ -166,6 +178,10 @@ def _verb(given: Arguments) -> int:
         return _shown(given, search)
     with _importable(os.getcwd()):
         return _run(given, search)
+
+
+def _starts(verb: str) -> Callable[..., int]:
+    return getattr(import_module(f"testbed.launcher.{verb}"), verb)
 
 
 def _shown(given: Arguments, search: SearchPath) -> int:

@@ -22,11 +22,12 @@ FOR_PIPELINES = (
     *("testbed.fit", "testbed.identity", "testbed.metrics", "testbed.pipeline", "testbed.record", "testbed.statistics"),
     *("testbed.table", "testbed.words", "testbed.agreement", "testbed.answers", "testbed.baseline", "testbed.degradation"),
     *("testbed.language", "testbed.page", "testbed.trajectory", "testbed.training", "testbed.visibility"),
+    *("testbed.export", "testbed.index", "testbed.leaderboard", "testbed.plan", "testbed.suite"),
 )
 FOR_CONTRACT = (*(name for name in FOR_PIPELINES if name not in ("testbed.pipeline", "testbed.record", "testbed.artefact")),)
 FOR_LAUNCHERS = (
     *("testbed.launcher", "testbed.record", "testbed.table", "testbed.telling", "testbed.words", "testbed.api"),
-    "testbed.pipeline",
+    *("testbed.pipeline", "testbed.index", "testbed.leaderboard", "testbed.plan", "testbed.suite"),
 )
 VAGUE = {"utils", "util", "common", "helpers", "helper", "misc", "tools", "base"}
 

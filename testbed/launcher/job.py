@@ -24,6 +24,7 @@ PIPELINES = {
     "evaluate": "testbed.pipeline.evaluate:evaluate",
     "report": "testbed.pipeline.report:report",
     "check": "testbed.pipeline.check:check",
+    "sync": "testbed.pipeline.sync:sync",
 }
 CODES = {"done": 0, "skipped": 0, "failed": 1, "diverged": 1, "timeout": 1, "interrupted": 130}
 

@@ -1,0 +1,212 @@
+"""The runs that a suite asks for, in the order in which they are best made, and where it is written that they were asked for.
+
+Imports nothing heavy: a finished suite is recognised without PyTorch, Hydra or a composed configuration.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from testbed.suite import Part, Suite
+from testbed.words import Refused, nearest
+
+CLEAN = "none"
+"""The name of the clean arm among attacks."""
+APART = ("paths", "logger", "hydra")
+"""Roots of overrides that change no number."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One run that is asked for: a verb with overrides, what it is in the grid, and whether the suite itself asks for it."""
+
+    verb: str
+    overrides: tuple[str, ...]
+    world: str
+    attack: str
+    rate: float | None
+    method: str
+    seed: int
+    declared: bool = True
+
+    @property
+    def key(self) -> str:
+        """16 hexadecimal digits over what is run, and not where it is written or shown."""
+        told = [self.verb, *sorted(word for word in self.overrides if root(word) not in APART)]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+
+    @property
+    def victim(self) -> tuple[str, str, float | None, int]:
+        """Requests that agree in this share the attacked model."""
+        return (self.world, self.attack, self.rate, self.seed)
+
+    @property
+    def label(self) -> str:
+        """For people: 'digits badnets 0.05 fine_tuning s0'."""
+        rate = [] if self.rate is None else [f"{self.rate:g}"]
+        return " ".join([self.world, self.attack, *rate, self.method, f"s{self.seed}"])
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a command line makes of a suite; None leaves an axis as it is. `methods` are further ones, with their overrides."""
+
+    worlds: tuple[str, ...] | None = None
+    attacks: tuple[str, ...] | None = None
+    rates: tuple[float, ...] | None = None
+    names: tuple[str, ...] | None = None
+    seeds: tuple[int, ...] | None = None
+    methods: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    settings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A suite with a choice: the runs in the order in which they are best made, victims before their dependents."""
+
+    suite: Suite
+    choice: Choice
+    requests: tuple[Request, ...]
+
+    @property
+    def departures(self) -> tuple[str, ...]:
+        """In what this is not the suite as it is declared: one phrase each."""
+        suite, choice = self.suite, self.choice
+        told = [f"{word} in every run" for word in choice.settings if root(word) not in APART]
+        for axis, asked, whole in (
+            ("worlds", choice.worlds, tuple(suite.worlds)),
+            ("attacks", choice.attacks, tuple(suite.attacks)),
+            ("rates", choice.rates, suite.rated[1]),
+            ("seeds", choice.seeds, suite.seeds),
+        ):
+            if asked is not None and set(asked) != set(whole):
+                told.append(f"{axis} {_listed(asked)} instead of {_listed(whole)}")
+        methods = {request.method for request in self.requests}
+        left_out = [name for name in suite.methods if name not in methods]
+        added = [name for name in dict.fromkeys(request.method for request in self.requests) if name not in suite.methods]
+        told += [f"without {', '.join(left_out)}"] if left_out else []
+        return (*told, *(f"{name} added" for name in added))
+
+    @property
+    def digest(self) -> str:
+        """12 hexadecimal digits that tell this plan from others of the same suite."""
+        return hashlib.sha256(json.dumps([request.key for request in self.requests]).encode()).hexdigest()[:12]
+
+    def after(self) -> dict[str, tuple[str, ...]]:
+        """By key: the keys of the runs that make what a run shares; within a victim, the first run makes it.
+
+        The first run of a clean arm makes the clean twin of every attack on the same world and seed.
+        """
+        leaders: dict[tuple[Any, ...], str] = {}
+        for request in self.requests:
+            leaders.setdefault(request.victim, request.key)
+        found = {}
+        for request in self.requests:
+            twin = leaders.get((request.world, CLEAN, None, request.seed))
+            needed = [key for key in (leaders[request.victim], twin) if key is not None and key != request.key]
+            found[request.key] = tuple(dict.fromkeys(needed))
+        return found
+
+    def shard(self, part: int, parts: int) -> Plan:
+        """The runs of one shard of several, numbered from 1: those that share a victim stay together."""
+        groups = list(dict.fromkeys(request.victim for request in self.requests))
+        mine = set(groups[part - 1 :: parts])
+        return Plan(self.suite, self.choice, tuple(request for request in self.requests if request.victim in mine))
+
+
+def root(word: str) -> str:
+    """The first part of what an override sets: 'attack' of '+attack.poison_rate=1'."""
+    key = word.lstrip("+~").partition("=")[0]
+    return key.partition("@")[0].partition(".")[0].partition("/")[0]
+
+
+def planned(suite: Suite, choice: Choice) -> Plan:
+    """Every run that a choice of a suite asks for. The baseline is always among them, for differences are taken from it.
+
+    Raises:
+        Refused: an axis has no such name.
+    """
+    worlds = _chosen("data", choice.worlds, suite.worlds)
+    attacks = _chosen("attack", choice.attacks, {**suite.attacks, CLEAN: Part(settings=suite.clean)})
+    offered = {**suite.methods, **{name: Part(settings=words) for name, words in choice.methods.items()}}
+    methods = _chosen(suite.kind, choice.names, offered)
+    if suite.baseline is not None:
+        methods = {suite.baseline: offered[suite.baseline], **methods}
+    attacks = {CLEAN: Part(settings=suite.clean), **attacks}
+    key, values = suite.rated
+    if choice.rates is not None and not key:
+        raise Refused(f"rates={_listed(choice.rates)}: the attacks of this suite keep their own")
+    rates = values if choice.rates is None else choice.rates
+    seeds = suite.seeds if choice.seeds is None else choice.seeds
+    found = []
+    for seed, (world, place), (attack, shown) in product(seeds, worlds.items(), attacks.items()):
+        for rate, (method, chosen) in product((None,) if attack == CLEAN else rates, methods.items()):
+            if world not in (shown.worlds or worlds) or world not in (chosen.worlds or worlds):
+                continue
+            words = (*suite.settings, *place.settings, *shown.settings, *chosen.settings, *choice.settings, f"seed={seed}")
+            words = words if rate is None else (*words, f"{key}={rate:g}")
+            declared = (
+                world in suite.worlds and seed in suite.seeds and method in suite.methods and (rate is None or rate in values)
+            )
+            declared = declared and all(root(word) in APART for word in choice.settings)
+            found.append(Request(suite.verb, words, world, attack, rate, method, seed, declared))
+    return Plan(suite, choice, tuple(found))
+
+
+def store(plan: Plan, command: Sequence[str], outputs: Path) -> Path:
+    """Write the plan below `outputs/benchmark`, where a report finds it: the file."""
+    folder = outputs / "benchmark" / f"{plan.suite.name}-{plan.suite.hash}"
+    folder.mkdir(parents=True, exist_ok=True)
+    told = {
+        "schema": 1,
+        "suite": plan.suite.model_dump(mode="json"),
+        "hash": plan.suite.hash,
+        "command": list(command),
+        "departures": list(plan.departures),
+        "requests": [asdict(request) for request in plan.requests],
+    }
+    place = folder / f"plan-{plan.digest}.json"
+    new = place.with_suffix(f".{hashlib.sha256(str(command).encode()).hexdigest()[:8]}.new")
+    new.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    new.replace(place)
+    return place
+
+
+@dataclass(frozen=True)
+class Stored:
+    """All plans of one suite below a folder of outputs, taken together."""
+
+    suite: Suite
+    departures: tuple[str, ...]
+    requests: tuple[Request, ...]
+
+
+def stored(outputs: Path) -> Iterator[Stored]:
+    """The suites that were planned below `outputs`, each with the runs that any of its plans asks for."""
+    for folder in sorted((outputs / "benchmark").glob("*-*")):
+        told = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("plan-*.json"))]
+        if told:
+            asked: dict[str, Request] = {}
+            for plan in told:
+                for request in plan["requests"]:
+                    made = Request(**{**request, "overrides": tuple(request["overrides"])})
+                    asked.setdefault(made.key, made)
+            departures = dict.fromkeys(word for plan in told for word in plan["departures"])
+            yield Stored(Suite(**told[0]["suite"]), tuple(departures), tuple(asked.values()))
+
+
+def _chosen(axis: str, names: Sequence[str] | None, offered: Mapping[str, Part]) -> dict[str, Part]:
+    for name in names or ():
+        if name not in offered:
+            raise Refused(f"{axis}={name}: the suite has no such name; {nearest(name, list(offered))}")
+    return {name: offered[name] for name in (offered if names is None else dict.fromkeys(names))}
+
+
+def _listed(values: Sequence[Any]) -> str:
+    return ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)

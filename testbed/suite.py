@@ -1,0 +1,105 @@
+"""A suite: a named, hashed list of attacks x rates x methods x worlds x seeds, as a file in `conf/suite` declares it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+import yaml
+
+from testbed.words import Refused
+
+
+class Part(pydantic.BaseModel):
+    """What chooses an attack or a method: overrides for the command line, and the worlds that it is meant for (all if None)."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+    settings: tuple[str, ...] = ()
+    worlds: tuple[str, ...] | None = None
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _from_list(cls, given: Any) -> Any:
+        return {"settings": given or ()} if given is None or isinstance(given, list | tuple) else given
+
+
+class Suite(pydantic.BaseModel):
+    """What a file in `conf/suite` says.
+
+    `worlds` choose data and model. The clean arm is every method without an attack, and is not crossed with `rates`.
+    `counted` are the attacks that enter ranks (all if None); `dev` are attacks for tuning, never part of the grid;
+    `clean_budget` says in words which clean rows a defender has; of `families`, each holds the measures whose paired tests are
+    corrected together (Holm), for one method at a time; `seconds` and `megabytes` are what a run takes, until some were made.
+    """
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+    name: str
+    verb: Literal["train", "detect", "degrade"]
+    clean_budget: str
+    seeds: tuple[int, ...]
+    worlds: dict[str, Part]
+    attacks: dict[str, Part]
+    methods: dict[str, Part]
+    settings: tuple[str, ...] = ()
+    rates: dict[str, tuple[float, ...]] = pydantic.Field(default_factory=dict, max_length=1)
+    clean: tuple[str, ...] = ("attack=none",)
+    baseline: str | None = "none"
+    counted: tuple[str, ...] | None = None
+    dev: dict[str, Part] = pydantic.Field(default_factory=dict)
+    families: tuple[tuple[str, ...], ...] = ()
+    seconds: float | None = None
+    megabytes: float | None = None
+
+    @pydantic.field_validator("seeds", mode="before")
+    @classmethod
+    def _counted_from_zero(cls, given: Any) -> Any:
+        return tuple(range(given)) if isinstance(given, int) else given
+
+    @pydantic.model_validator(mode="after")
+    def _whole(self) -> Suite:
+        if self.baseline is not None and self.baseline not in self.methods:
+            raise ValueError(f"the baseline {self.baseline} is none of its methods")
+        if unknown := sorted(set(self.counted or ()) - set(self.attacks)):
+            raise ValueError(f"{unknown[0]} is counted, but none of its attacks")
+        if clash := sorted(set(self.dev) & set(self.attacks)):
+            raise ValueError(f"{clash[0]} is an attack to tune on and one to be measured by")
+        for part in (*self.attacks.values(), *self.methods.values(), *self.dev.values()):
+            if unknown := sorted(set(part.worlds or ()) - set(self.worlds)):
+                raise ValueError(f"{unknown[0]} is none of its worlds")
+        return self
+
+    @property
+    def hash(self) -> str:
+        """12 hexadecimal digits over all that it says, comments and costs apart."""
+        told = self.model_dump(mode="json", exclude={"seconds", "megabytes"})
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def kind(self) -> str:
+        """The group that its methods are of."""
+        return "detector" if self.verb == "detect" else "defence"
+
+    @property
+    def rated(self) -> tuple[str, tuple[float | None, ...]]:
+        """The key of the rate and its values; one None where attacks keep their own."""
+        return next(iter(self.rates.items()), ("", (None,)))
+
+
+def read_suite(path: Path) -> Suite:
+    """The suite in a YAML file, named as the file is.
+
+    Raises:
+        Refused: it is none; the message names the key and what is wrong with it.
+    """
+    try:
+        told = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        return Suite(name=path.stem, **told)
+    except (yaml.YAMLError, TypeError) as error:
+        raise Refused(f"{path}: no suite can be read there ({' '.join(str(error).split())})") from error
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise Refused(f"{path.name}: {place or 'suite'}: {first['msg'][0].lower() + first['msg'][1:]}") from error
