@@ -28,7 +28,7 @@ from torch import Tensor
 
 from testbed.api import Diverged, Invalid, Unsupported
 from testbed.identity import current_source
-from testbed.words import Refused, Terminated
+from testbed.words import Faulty, Refused, Terminated, TimedOut
 
 SCHEMA = 2
 REQUIRED = ("verb", "name", "key", "settings", "cell", "contents", "sources", "names", "made_at")
@@ -158,11 +158,15 @@ def _outcome(work: Callable[[Workspace], Outcome], workspace: Workspace) -> tupl
         return Outcome("skipped", str(reason)), None
     except Diverged as reason:
         return Outcome("diverged", str(reason)), None
+    except TimedOut as reason:
+        (workspace.folder / "error.txt").write_text(traceback.format_exc())  # where it was when its time had run out
+        return Outcome("timeout", str(reason)), None
     except (KeyboardInterrupt, Terminated) as interruption:
         return Outcome("interrupted", str(interruption) or "Ctrl-C"), interruption
     except (Exception, SystemExit) as error:  # one method's fault must not end the others' runs: recorded with its trace
         (workspace.folder / "error.txt").write_text(traceback.format_exc())
-        return Outcome("failed", f"{type(error).__name__}: {error}"), None
+        told = str(error) if isinstance(error, Faulty) else f"{type(error).__name__}: {error}"
+        return Outcome("failed", told), None
 
 
 def _spent(workspace: Workspace) -> dict[str, Any]:

@@ -39,3 +39,11 @@ class Refused(Exception):
 
 class Terminated(BaseException):
     """A scheduler or a person asked this process to end (SIGTERM): the run is interrupted, not failed."""
+
+
+class Faulty(Exception):
+    """A method failed, or did what no method may: a failed run, whose reason names the method in one line."""
+
+
+class TimedOut(BaseException):
+    """A run took longer than it may: recorded as `timeout`. No Exception, so that a method that catches those is ended too."""

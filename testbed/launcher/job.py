@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
-from testbed.words import Refused, Terminated
+from testbed.words import Refused, Terminated, TimedOut
 
 PIPELINES = {
     "train": "testbed.pipeline.train:train",
@@ -25,6 +25,7 @@ PIPELINES = {
     "report": "testbed.pipeline.report:report",
     "check": "testbed.pipeline.check:check",
     "sync": "testbed.pipeline.sync:sync",
+    "tune": "testbed.pipeline.tune:tune",
 }
 CODES = {"done": 0, "skipped": 0, "failed": 1, "diverged": 1, "timeout": 1, "interrupted": 130}
 
@@ -42,26 +43,43 @@ class Job:
     debug: bool = False
 
 
+class Ended(NamedTuple):
+    """How a run ended: its exit code, its folder if it left one, and one line where it was an error."""
+
+    code: int
+    folder: Path | None = None
+    message: str = ""
+
+
 def run(job: Job) -> int:
     """Run it and say how it went: the exit code. An error is one line, with its trace only if `debug`."""
+    return ended(job).code
+
+
+def ended(job: Job) -> Ended:
+    """The same, with the run folder."""
     try:
         with _terminable():
             return _run(job)
     except KeyboardInterrupt:
-        print("interrupted; run the same command again to resume", file=sys.stderr)
-        return 130
+        return _said("interrupted; run the same command again to resume", 130)
     except Terminated:
-        print("ended by SIGTERM; run the same command again to resume", file=sys.stderr)
-        return 143
+        return _said("ended by SIGTERM; run the same command again to resume", 143)
+    except TimedOut as error:  # before there was a run to record it in
+        return _said(f"error: {error}", 1)
     except BaseException as error:
         if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):  # | head had enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit does not fail
-            return 1
+            return Ended(1)
         if job.debug:
             traceback.print_exc()
         message, code = explained(error)
-        print(f"error: {message}", file=sys.stderr)
-        return code
+        return _said(f"error: {message}", code)
+
+
+def _said(message: str, code: int) -> Ended:
+    print(message, file=sys.stderr)
+    return Ended(code, None, message)
 
 
 @contextmanager
@@ -95,11 +113,11 @@ def explained(error: BaseException) -> tuple[str, int]:
     return f"{said} (--debug shows the trace)", 1
 
 
-def _run(job: Job) -> int:
+def _run(job: Job) -> Ended:
     from testbed.launcher.instantiate import checked, instantiate
     from testbed.record import Origin
 
-    _require_writable(str((job.config.get("paths") or {}).get("outputs") or ""))
+    require_writable(str((job.config.get("paths") or {}).get("outputs") or ""))
     module, _, name = PIPELINES[job.verb].partition(":")
     pipeline = getattr(__import__(module, fromlist=[name]), name)
     wanted = pipeline.__code__.co_varnames[: pipeline.__code__.co_argcount + pipeline.__code__.co_kwonlyargcount]
@@ -109,10 +127,12 @@ def _run(job: Job) -> int:
         arguments["origin"] = Origin(job.config, tuple(job.command), job.choices, job.group)
     started = time.monotonic()
     result = pipeline(**arguments)
-    return result if isinstance(result, int) else _told(result, time.monotonic() - started, in_sweep=bool(job.group))
+    if isinstance(result, int):
+        return Ended(result)
+    return Ended(_told(result, time.monotonic() - started, in_sweep=bool(job.group)), result)
 
 
-def _require_writable(outputs: str) -> None:
+def require_writable(outputs: str) -> None:
     """Raises `Refused` where nothing can be written below this folder, before an hour is spent on finding out."""
     place = Path(outputs).absolute()
     try:

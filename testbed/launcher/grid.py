@@ -1,0 +1,161 @@
+"""A command line for a suite, read: which suite, what is chosen of it, and how it is to be run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import pydantic
+import yaml
+
+from testbed.launcher.search import SearchPath
+from testbed.plan import APART, Choice, Plan, planned, root
+from testbed.suite import Suite, read_suite
+from testbed.words import Refused, nearest
+
+AXES = ("attack", "data", "defence", "detector")
+
+
+class Options(pydantic.BaseModel):
+    """What `conf/benchmark.yaml` says, as values."""
+
+    model_config = pydantic.ConfigDict(extra="forbid")
+    suite: str
+    attack: tuple[str, ...] | None = None
+    data: tuple[str, ...] | None = None
+    defence: tuple[str, ...] | None = None
+    detector: tuple[str, ...] | None = None
+    rates: tuple[float, ...] | None = None
+    seeds: tuple[int, ...] | None = None
+    shard: str = pydantic.Field("1/1", pattern=r"^[1-9][0-9]{0,5}/[1-9][0-9]{0,5}$")
+    launcher: Literal["processes", "basic"] = "processes"
+    jobs: int | None = pydantic.Field(None, ge=1)
+    threads: int = pydantic.Field(1, ge=1)
+    timeout: float | None = pydantic.Field(None, gt=0)
+    logger: Literal["wandb", "none"] = "wandb"
+
+    @pydantic.field_validator("attack", "data", "defence", "detector", "rates", "seeds", mode="before")
+    @classmethod
+    def _listed(cls, given: Any, info: pydantic.ValidationInfo) -> Any:
+        values = _list(given) if isinstance(given, str) else given
+        if info.field_name != "seeds" or (isinstance(given, str) and given.startswith("[")):
+            return values
+        if values is None or len(values) != 1 or not str(values[0]).isdecimal():
+            return values
+        return tuple(range(int(values[0])))
+
+    @pydantic.model_validator(mode="after")
+    def _possible(self) -> Options:
+        part, parts = self.parts
+        if part > parts:
+            raise ValueError(f"shard={self.shard}: the first number is at most the second")
+        if self.seeds is not None and (not self.seeds or min(self.seeds) < 0):
+            raise ValueError("seeds: at least one, and none below 0")
+        return self
+
+    @property
+    def parts(self) -> tuple[int, int]:
+        """Which shard, of how many."""
+        part, parts = self.shard.split("/")
+        return int(part), int(parts)
+
+
+class Grid(NamedTuple):
+    """A command line of `benchmark`: the whole plan, this shard of it, and how it is run; `more` go to every run unseen."""
+
+    whole: Plan
+    plan: Plan
+    options: Options
+    outputs: Path
+    more: tuple[str, ...]
+
+
+def grid(words: Sequence[str], search: SearchPath) -> Grid:
+    """What these words ask for.
+
+    Raises:
+        Refused: a name or a value that cannot be; nothing was run.
+    """
+    told, rest = _divided(words, search)
+    options = _options(told)
+    search.require("suite", options.suite)
+    suite = read_suite(search.options("suite")[options.suite])
+    apart = tuple(word for word in rest if root(word) in APART)
+    outputs = next((word.partition("=")[2] for word in reversed(rest) if word.startswith("paths.outputs=")), "")
+    whole = planned(suite, _choice(suite, options, [word for word in rest if word not in apart], search))
+    if not whole.requests:
+        raise Refused("there is nothing to run: none of the methods chosen is meant for a world chosen")
+    place = Path(outputs or _setting(search, "paths", "outputs")).absolute()
+    more = tuple(word for word in apart if not word.startswith(("paths.outputs=", "logger")))
+    return Grid(whole, whole.shard(*options.parts), options, place, more)
+
+
+def default_jobs() -> int:
+    """Runs at a time: one where there is a GPU for them to share, or else one for each processor that this process may use."""
+    if Path("/dev/nvidiactl").exists() and os.environ.get("CUDA_VISIBLE_DEVICES", "all") not in ("", "-1"):
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _divided(words: Sequence[str], search: SearchPath) -> tuple[dict[str, Any], list[str]]:
+    """Settings of the benchmark, its own defaults beneath them, and what is meant for the runs."""
+    told = yaml.safe_load((search.own / "benchmark.yaml").read_text(encoding="utf-8"))
+    told = {name: value for name, value in told.items() if value not in (None, "???")}
+    rest = []
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise Refused(f"{word}: this is not key=value; see testbed benchmark --help")
+        if name in Options.model_fields:
+            told[name] = None if value == "null" else value
+        else:
+            rest.append(word)
+    return told, rest
+
+
+def _options(told: Mapping[str, Any]) -> Options:
+    try:
+        return Options(**told)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"][:1])
+        if first["type"] == "missing":
+            raise Refused("suite: must be given; say suite=NAME (testbed list suite)") from error
+        said = first["msg"].removeprefix("Value error, ")
+        shown = f"{place}={told[place]}: " if place else ""
+        raise Refused(f"{shown}{said[0].lower() + said[1:]}") from error
+
+
+def _choice(suite: Suite, options: Options, rest: Sequence[str], search: SearchPath) -> Choice:
+    other = "defence" if suite.kind == "detector" else "detector"
+    if getattr(options, other) is not None:
+        raise Refused(f"{other}: this suite compares methods of the group {suite.kind}; say {suite.kind}=NAME")
+    asked: tuple[str, ...] | None = getattr(options, suite.kind)
+    target = f"{suite.kind}._target_="
+    classes = {word.rpartition(".")[2].rpartition("=")[2]: (word,) for word in rest if word.startswith(target)}
+    for name in asked or ():
+        if name not in suite.methods:
+            _require(search, suite, name)
+    further = {name: (f"{suite.kind}={name}",) for name in asked or () if name not in suite.methods} | classes
+    names = None if asked is None and not classes else (*(asked or ()), *classes)
+    settings = tuple(word for word in rest if not word.startswith(target))
+    return Choice(options.data, options.attack, options.rates, names, options.seeds, further, settings)
+
+
+def _require(search: SearchPath, suite: Suite, name: str) -> None:
+    known = [*suite.methods, *(option for option in search.options(suite.kind) if option not in suite.methods)]
+    if name not in known:
+        raise Refused(f"{suite.kind}={name}: there is no such {suite.kind}; {nearest(name, known)}")
+
+
+def _setting(search: SearchPath, *path: str) -> str:
+    node: Any = yaml.safe_load((search.own / "base.yaml").read_text(encoding="utf-8"))
+    for part in path:
+        node = node[part]
+    return str(node)
+
+
+def _list(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.strip().removeprefix("[").removesuffix("]").split(",") if part.strip())
