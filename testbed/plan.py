@@ -24,7 +24,10 @@ APART = ("paths", "logger", "hydra")
 
 @dataclass(frozen=True)
 class Request:
-    """One run that is asked for: a verb with overrides, what it is in the grid, and whether the suite itself asks for it."""
+    """One run that is asked for: a verb with overrides, what it is in the grid, and whether the suite itself asks for it.
+
+    `changed` are settings of the user's that no suite asks for.
+    """
 
     verb: str
     overrides: tuple[str, ...]
@@ -34,6 +37,7 @@ class Request:
     method: str
     seed: int
     declared: bool = True
+    changed: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -77,21 +81,7 @@ class Plan:
     @property
     def departures(self) -> tuple[str, ...]:
         """In what this is not the suite as it is declared: one phrase each."""
-        suite, choice = self.suite, self.choice
-        told = [f"{word} in every run" for word in choice.settings if root(word) not in APART]
-        for axis, asked, whole in (
-            ("worlds", choice.worlds, tuple(suite.worlds)),
-            ("attacks", choice.attacks, tuple(suite.attacks)),
-            ("rates", choice.rates, suite.rated[1]),
-            ("seeds", choice.seeds, suite.seeds),
-        ):
-            if asked is not None and set(asked) != set(whole):
-                told.append(f"{axis} {_listed(asked)} instead of {_listed(whole)}")
-        methods = {request.method for request in self.requests}
-        left_out = [name for name in suite.methods if name not in methods]
-        added = [name for name in dict.fromkeys(request.method for request in self.requests) if name not in suite.methods]
-        told += [f"without {', '.join(left_out)}"] if left_out else []
-        return (*told, *(f"{name} added" for name in added))
+        return departures(self.suite, self.requests)
 
     @property
     def digest(self) -> str:
@@ -154,9 +144,25 @@ def planned(suite: Suite, choice: Choice) -> Plan:
             declared = (
                 world in suite.worlds and seed in suite.seeds and method in suite.methods and (rate is None or rate in values)
             )
-            declared = declared and all(root(word) in APART for word in choice.settings)
-            found.append(Request(suite.verb, words, world, attack, rate, method, seed, declared))
+            changed = tuple(word for word in choice.settings if root(word) not in APART)
+            found.append(Request(suite.verb, words, world, attack, rate, method, seed, declared and not changed, changed))
     return Plan(suite, choice, tuple(found))
+
+
+def departures(suite: Suite, requests: Sequence[Request]) -> tuple[str, ...]:
+    """In what these runs are not the suite as it is declared: one phrase each."""
+    whole = planned(suite, Choice()).requests
+    told = list(dict.fromkeys(f"{word} in some runs" for request in requests for word in request.changed))
+    for axis in ("world", "attack", "rate", "method", "seed"):
+        there = dict.fromkeys(getattr(request, axis) for request in requests)
+        declared = dict.fromkeys(getattr(request, axis) for request in whole)
+        left_out = [value for value in declared if value not in there]
+        added = [value for value in there if value not in declared]
+        told += [f"without {axis} {_listed(left_out)}"] if left_out else []
+        told += [f"{axis} {_listed(added)} added"] if added else []
+    asked = {request.key for request in requests}
+    missing = sum(request.key not in asked for request in whole)
+    return (*told, f"{missing} of its {len(whole)} runs not asked for") if missing else tuple(told)
 
 
 def store(plan: Plan, command: Sequence[str], outputs: Path) -> Path:
@@ -195,10 +201,11 @@ def stored(outputs: Path) -> Iterator[Stored]:
             asked: dict[str, Request] = {}
             for plan in told:
                 for request in plan["requests"]:
-                    made = Request(**{**request, "overrides": tuple(request["overrides"])})
+                    lists = {name: tuple(request[name]) for name in ("overrides", "changed")}
+                    made = Request(**{**request, **lists})
                     asked.setdefault(made.key, made)
-            departures = dict.fromkeys(word for plan in told for word in plan["departures"])
-            yield Stored(Suite(**told[0]["suite"]), tuple(departures), tuple(asked.values()))
+            suite, requests = Suite(**told[0]["suite"]), tuple(asked.values())
+            yield Stored(suite, departures(suite, requests), requests)
 
 
 def _chosen(axis: str, names: Sequence[str] | None, offered: Mapping[str, Part]) -> dict[str, Part]:

@@ -60,6 +60,8 @@ class Suite(pydantic.BaseModel):
 
     @pydantic.model_validator(mode="after")
     def _whole(self) -> Suite:
+        if not self.seeds or min(self.seeds) < 0:
+            raise ValueError("seeds: at least one, and none below 0")
         if self.baseline is not None and self.baseline not in self.methods:
             raise ValueError(f"the baseline {self.baseline} is none of its methods")
         if unknown := sorted(set(self.counted or ()) - set(self.attacks)):

@@ -13,7 +13,7 @@ from testbed.api import ImageTask, Invalid, Splits, Task
 from testbed.data.memory import LabelledExamples
 from testbed.words import nearest, safe_name
 
-RESERVE_SOURCES = ("reserved", "held_out")
+RESERVE_SOURCES = ("reserved", "held_out", "seen")
 AUGMENTATIONS = ("none", "crop", "crop_flip")
 
 
@@ -32,7 +32,8 @@ def divide(
     """Cut a data set, class by class, the same way every time.
 
     Validation comes out of the training rows; the reserve too where `reserve_source` is 'reserved', or out of the
-    test rows where it is 'held_out'. No row is in two parts. `groups` int64 (N,) names near-duplicates among the
+    test rows where it is 'held_out'. No row is in two parts, but where it is 'seen': then the clean versions of training
+    rows are the reserve and are trained on as well, as in BackdoorBench (Wu et al. 2022, NeurIPS). `groups` int64 (N,) names near-duplicates among the
     training rows (frames of one film): a group goes to one part whole, so that parts hold at least the rows asked for.
     A larger reserve contains the smaller one, and neither part depends on the size of the other unless they meet.
 
@@ -48,18 +49,19 @@ def divide(
     check_labels(train.labels, task, "train")
     check_labels(test.labels, task, "test")
     reserve, validation = {"reserve_per_class": reserve_per_class}, {"validation_per_class": validation_per_class}
-    reserved = reserve_source == "reserved"
-    from_train = stratified(
-        train.labels, {**(reserve if reserved else {}), **validation}, task.classes, groups=groups, seed=seed
-    )
-    from_test = stratified(test.labels, {} if reserved else reserve, task.classes, seed=seed)
+    drawn = reserve_source != "held_out"
+    from_train = stratified(train.labels, {**(reserve if drawn else {}), **validation}, task.classes, groups=groups, seed=seed)
+    from_test = stratified(test.labels, {} if drawn else reserve, task.classes, seed=seed)
+    trained = from_train["rest"]
+    if reserve_source == "seen":
+        trained = torch.cat([trained, from_train["reserve_per_class"]]).sort().values
     return Splits(
         name=name,
         task=task,
-        train=train.take(from_train["rest"]),
+        train=train.take(trained),
         validation=train.take(from_train["validation_per_class"]),
         test=test.take(from_test["rest"]),
-        reserve=train.take(from_train["reserve_per_class"]) if reserved else test.take(from_test["reserve_per_class"]),
+        reserve=train.take(from_train["reserve_per_class"]) if drawn else test.take(from_test["reserve_per_class"]),
         reserve_source=reserve_source,
     )
 

@@ -1,7 +1,7 @@
 """Runs side by side on one machine: so many at a time, a process a run, each with its log, threads and time limit.
 
-Pebble's pool survives a killed worker and ends one that takes too long; workers are forked from a process that has PyTorch
-imported already, so that a run starts in a tenth of a second.
+Pebble tells how a worker ended and ends one that takes too long; workers are forked from a process that has PyTorch imported
+already, so that a run starts in a tenth of a second.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pebble import ProcessExpired, ProcessPool
+from pebble import ProcessExpired, concurrent
 
 from testbed.index import Entry, write
 from testbed.launcher.task import Task
@@ -23,6 +23,8 @@ from testbed.words import Terminated
 
 GRACE = 20.0
 """Seconds between the time limit that a run can record itself and the one that ends its process."""
+LAST = 10.0
+"""Seconds that a worker has to end when this process is interrupted."""
 PRELOADED = [
     *("testbed.launcher.work", "testbed.pipeline.train", "testbed.pipeline.detect", "testbed.pipeline.degrade"),
     *("testbed.training", "testbed.telling", "torchvision", "sklearn.datasets"),
@@ -38,12 +40,13 @@ def processes(
     A worker that is killed, or that outlives its time limit, costs its own run alone.
     """
     waiting, running = list(tasks), dict[Future[Entry], Task]()
-    with _pool(jobs, tasks[0].threads) as pool:
+    with _ending(running):
+        context = _context(tasks[0].threads)
         while waiting or running:
             open_keys = {task.request.key for task in (*waiting, *running.values())}
             while len(running) < jobs and (ready := _ready(waiting, after, open_keys)) is not None:
                 waiting.remove(ready)
-                running[_started(pool, ready)] = ready
+                running[_started(ready, context)] = ready
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 task = running.pop(future)
                 said(task, _ended(task, future))
@@ -54,11 +57,14 @@ def _ready(waiting: Sequence[Task], after: Mapping[str, Sequence[str]], open_key
     return next((task for task in waiting if not open_keys & set(after.get(task.request.key, ()))), None)
 
 
-def _started(pool: ProcessPool, task: Task) -> Future[Entry]:
+def _started(task: Task, context: Any) -> Future[Entry]:
     from testbed.launcher.work import work
 
     limit = None if task.timeout is None else task.timeout + GRACE
-    return pool.schedule(work, args=(task,), timeout=limit)
+    # No daemon: data that are read by workers need children of their own.
+    # Pebble 5.2 documents its context as `mp_context` and reads it as `context`.
+    chosen: Any = {"context": context, "mp_context": context}
+    return concurrent.process(daemon=False, timeout=limit, **chosen)(work)(task)
 
 
 def _ended(task: Task, future: Future[Entry]) -> Entry:
@@ -69,7 +75,7 @@ def _ended(task: Task, future: Future[Entry]) -> Entry:
         assert task.timeout is not None
         made = Entry("timeout", f"its process was ended {GRACE:g} s after its {task.timeout:g} s", log=str(task.log))
     except ProcessExpired as end:
-        made = Entry("killed", _how(end.exitcode), log=str(task.log))
+        made = Entry("killed", _how(end.exitcode or 0), log=str(task.log))
     except Exception as error:  # of testbed's own, around the run: this run's fault, not the others'
         made = Entry("failed", f"{type(error).__name__}: {error}", log=str(task.log))
     write(Path(task.outputs), task.request.key, made)
@@ -83,24 +89,27 @@ def _how(code: int) -> str:
     return f"its process was ended by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
 
 
-@contextmanager
-def _pool(jobs: int, threads: int) -> Iterator[ProcessPool]:
-    """A pool whose workers are ended when this process is interrupted."""
+def _context(threads: int) -> Any:
     context: Any = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
-    os.environ.setdefault(
-        "PYTORCH_NVML_BASED_CUDA_CHECK", "1"
-    )  # looking for a GPU must not start one before workers are forked
-    pool = ProcessPool(max_workers=jobs, max_tasks=1, context=context)
+    # A worker that was killed could not give back what joblib opened at import; that is no news for whoever reads the runs.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::UserWarning:multiprocessing.resource_tracker")
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # to look for a GPU must not start it before the fork
+    return context
+
+
+@contextmanager
+def _ending(running: Mapping[Future[Entry], Task]) -> Iterator[None]:
+    """When this process is interrupted inside, the workers are told to end, which a run records, and then made to."""
     try:
         with _terminable():
-            yield pool
-        pool.close()
-        pool.join()
+            yield
     except BaseException:
-        pool.stop()
-        pool.join()
+        for future in running:
+            future.cancel()
+        for worker in multiprocessing.active_children():
+            worker.join(LAST)
         raise
 
 

@@ -147,3 +147,11 @@ def test_a_task_that_cannot_be_is_refused(change: dict, parameter: str) -> None:
             **{"classes": ("a", "b"), "shape": (3, 8, 8), "mean": [0.5], "std": [0.25], "augmentation": "none", **change}
         )
     assert caught.value.parameter == parameter
+
+
+def test_a_seen_reserve_is_drawn_like_a_reserved_one_and_is_trained_on_too() -> None:
+    labels = [0, 1] * 6
+    seen, reserved = cut(labels, labels, source="seen"), cut(labels, labels)
+    assert rows(seen.reserve) == rows(reserved.reserve)
+    assert sorted(rows(seen.train)) == sorted(rows(reserved.train) + rows(reserved.reserve))
+    assert rows(seen.validation) == rows(reserved.validation)

@@ -1,0 +1,142 @@
+"""What a suite asks for, in which order, and how closely a choice keeps to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from testbed.plan import Choice, Plan, planned, store, stored
+from testbed.suite import Suite, read_suite
+from testbed.words import Refused
+
+SUITE = Suite(
+    name="small",
+    verb="train",
+    clean_budget="none",
+    seeds=2,
+    worlds={"digits": ["data=digits"], "icons": ["data=icons"]},
+    attacks={"badnets": ["attack=badnets"], "text": {"settings": ["attack=text"], "worlds": ["icons"]}},
+    methods={"none": ["defence=none"], "repair": ["defence=repair"]},
+    rates={"attack.poison_rate": [0.01, 0.05]},
+    families=[["attack_success_rate"]],
+)
+NAMES = st.lists(st.sampled_from(["badnets", "text"]), unique=True, min_size=1).map(tuple)
+CHOICES = st.builds(
+    Choice,
+    worlds=st.none() | st.lists(st.sampled_from(["digits", "icons"]), unique=True, min_size=1).map(tuple),
+    attacks=st.none() | NAMES,
+    rates=st.none() | st.lists(st.sampled_from([0.01, 0.02]), unique=True, min_size=1).map(tuple),
+    names=st.none() | st.just(("repair",)),
+    seeds=st.none() | st.lists(st.integers(0, 5), unique=True, min_size=1, max_size=3).map(tuple),
+)
+
+
+def cells(plan: Plan) -> list[tuple[str, str, float | None, str, int]]:
+    return [(one.world, one.attack, one.rate, one.method, one.seed) for one in plan.requests]
+
+
+def test_the_whole_suite_is_its_own_grid_with_a_clean_arm_that_has_no_rate() -> None:
+    plan = planned(SUITE, Choice())
+    # For each of 2 seeds: digits has badnets at 2 rates and the clean arm, icons has text at 2 rates as well; 2 methods each.
+    assert len(plan.requests) == 2 * ((2 + 1) + (4 + 1)) * 2
+    assert ("digits", "none", None, "repair", 1) in cells(plan)
+    assert not any(attack == "text" and world == "digits" for world, attack, *_ in cells(plan))
+    assert plan.departures == ()
+    first = plan.requests[0]
+    assert first.overrides == ("data=digits", "attack=none", "defence=none", "seed=0")
+    assert plan.requests[2].overrides[-1] == "attack.poison_rate=0.01"
+
+
+@given(CHOICES)
+def test_every_plan_has_the_clean_arm_and_the_baseline_and_nothing_twice(choice: Choice) -> None:
+    plan = planned(SUITE, choice)
+    assert len({request.key for request in plan.requests}) == len(plan.requests)
+    asked = set(cells(plan))
+    assert asked == {
+        (world, attack, rate, method, seed) for world, attack, rate, _, seed in asked for method in ("none", "repair")
+    }
+    assert all((world, "none", None, "none", seed) in asked for world, _, _, _, seed in asked)
+    assert (plan.departures == ()) == (asked == set(cells(planned(SUITE, Choice()))))
+
+
+@given(CHOICES, st.integers(1, 5))
+def test_nothing_comes_before_what_makes_its_victim(choice: Choice, parts: int) -> None:
+    plan = planned(SUITE, choice)
+    after = plan.after()
+    order = {request.key: place for place, request in enumerate(plan.requests)}
+    assert all(order[needed] < order[key] for key, all_needed in after.items() for needed in all_needed)
+    shards = [plan.shard(part, parts) for part in range(1, parts + 1)]
+    assert sorted(request.key for shard in shards for request in shard.requests) == sorted(order)
+    homes = [{request.victim for request in shard.requests} for shard in shards]
+    assert all(not one & other for place, one in enumerate(homes) for other in homes[place + 1 :])
+
+
+def test_departures_are_told_in_words() -> None:
+    choice = Choice(seeds=(0,), names=("none", "mine"), methods={"mine": ("defence=mine",)}, settings=("trainer.lr=1",))
+    plan = planned(SUITE, choice)
+    assert plan.departures == (
+        *("trainer.lr=1 in some runs", "without method repair", "method mine added", "without seed 1"),
+        "32 of its 32 runs not asked for",
+    )
+    assert not any(request.declared for request in plan.requests)
+    assert all(request.declared for request in planned(SUITE, Choice(settings=("paths.data=elsewhere",))).requests)
+
+
+def test_a_key_is_about_what_is_run_and_not_about_where_it_goes() -> None:
+    here = planned(SUITE, Choice(settings=("paths.data=here", "logger=none"))).requests
+    there = planned(SUITE, Choice()).requests
+    other = planned(SUITE, Choice(settings=("trainer.lr=1",))).requests
+    assert [one.key for one in here] == [one.key for one in there]
+    assert not {one.key for one in here} & {one.key for one in other}
+
+
+def test_plans_of_one_suite_are_read_back_together(tmp_path: Path) -> None:
+    store(planned(SUITE, Choice(seeds=(0,))), ("testbed",), tmp_path)
+    store(planned(SUITE, Choice(names=("none", "mine"), methods={"mine": ("defence=mine",)})), ("testbed",), tmp_path)
+    store(planned(SUITE, Choice(seeds=(0,))), ("testbed",), tmp_path)
+    (both,) = stored(tmp_path)
+    assert both.suite == SUITE
+    assert {request.method for request in both.requests} == {"none", "repair", "mine"}
+    assert both.departures == ("method mine added", "8 of its 32 runs not asked for")
+    assert [request.declared for request in both.requests if request.method == "mine"] == [False] * 16
+    assert len({request.key for request in both.requests}) == len(both.requests)
+
+
+def test_the_hash_is_about_what_a_suite_says_and_not_about_comments_or_costs(tmp_path: Path) -> None:
+    told = "verb: train\nclean_budget: x\nseeds: 1\nworlds: {a: []}\nattacks: {b: []}\nmethods: {none: []}\n"
+    texts = [told, f"# said\n{told}seconds: 3\n", told.replace("seeds: 1", "seeds: 2")]
+    hashes = []
+    for text in texts:
+        (tmp_path / "one.yaml").write_text(text)
+        hashes.append(read_suite(tmp_path / "one.yaml").hash)
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("seeds: -1", "seeds"),
+        ("nonsense: 1", "nonsense"),
+        ("baseline: best", "best is none of its methods"),
+        ("counted: [c]", "c is counted, but none of its attacks"),
+        ("dev: {b: []}", "b is an attack to tune on and one to be measured by"),
+        ("rates: {x: [1], y: [2]}", "rates"),
+        ("{", "no suite can be read there"),
+    ],
+)
+def test_a_bad_suite_is_refused_in_one_line(wrong: str, said: str, tmp_path: Path) -> None:
+    told = "verb: train\nclean_budget: x\nseeds: 1\nworlds: {a: []}\nattacks: {b: []}\nmethods: {none: []}\n"
+    kept = "".join(line for line in told.splitlines(keepends=True) if line.partition(":")[0] != wrong.partition(":")[0])
+    (tmp_path / "one.yaml").write_text(f"{kept}{wrong}\n")
+    with pytest.raises(Refused) as caught:
+        read_suite(tmp_path / "one.yaml")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_names_are_refused_with_the_nearest() -> None:
+    with pytest.raises(Refused, match=r"attack=badnet: the suite has no such name; did you mean badnets\?"):
+        planned(SUITE, Choice(attacks=("badnet",)))
