@@ -5,7 +5,10 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
 
 from testbed.index import REUSABLE, Entry, code_stamp, entry
 from testbed.launcher.forecast import forecast
@@ -25,103 +28,127 @@ def benchmark(words: Sequence[str], flags: Mapping[str, str], search: SearchPath
     if "--cfg" in flags:
         print((search.own / "benchmark.yaml").read_text(encoding="utf-8"), end="")
         return 0
-    asked = grid(words, search)
-    stamp = code_stamp([search.own, *search.users])
-    known = {request.key: entry(asked.outputs, request.key) for request in asked.plan.requests}
-    open_ = [request for request in asked.plan.requests if not _holds(known[request.key], asked, stamp)]
+    filling = Filling(grid(words, search), flags, search)
     if "--dry-run" in flags:
-        forecast(asked, open_, {key: found for key, found in known.items() if found is not None})
+        forecast(filling.asked, filling.open, filling.known)
         return 0
     from testbed.launcher.job import require_writable
 
-    require_writable(str(asked.outputs))
-    store(asked.whole, ("testbed", "benchmark", *words), asked.outputs)
-    print(_head(asked, len(open_)), flush=True)
-    if not open_:
-        return _summed_up(asked, {}, known)
-    _check(asked, open_, search)
-    return _filled(asked, open_, known, stamp, flags)
+    require_writable(str(filling.asked.outputs))
+    store(filling.asked.whole, ("testbed", "benchmark", *words), filling.asked.outputs)
+    print(filling.head(), flush=True)
+    if filling.open:
+        filling.check()
+        ended = filling.fill()
+        if ended:
+            return ended
+    return filling.summed_up()
 
 
-def _holds(found: Entry | None, asked: Grid, stamp: str) -> bool:
-    return found is not None and found.holds(asked.outputs, stamp)
+@dataclass
+class Filling:
+    """A grid being filled: `known` is what became of its runs, by key; `open` are those that are still to be made."""
 
+    asked: Grid
+    flags: Mapping[str, str]
+    search: SearchPath
+    known: dict[str, Entry] = field(default_factory=dict)
+    stamp: str = ""
 
-def group(asked: Grid) -> str:
-    """What the runs of a suite are called together, in W&B and below `outputs/benchmark`."""
-    return f"{asked.whole.suite.name}-{asked.whole.suite.hash}"
+    def __post_init__(self) -> None:
+        self.stamp = code_stamp([self.search.own, *self.search.users])
+        found = {request.key: entry(self.asked.outputs, request.key) for request in self.asked.plan.requests}
+        self.known = {key: made for key, made in found.items() if made is not None}
+        self.open = [request for request in self.asked.plan.requests if not self._holds(request)]
 
+    def _holds(self, request: Request) -> bool:
+        made = self.known.get(request.key)
+        return made is not None and made.holds(self.asked.outputs, self.stamp)
 
-def _head(asked: Grid, open_: int) -> str:
-    whole = len(asked.plan.requests)
-    part = "" if asked.options.shard == "1/1" else f", shard {asked.options.shard}"
-    departures = "; ".join(asked.whole.departures) or "none"
-    return f"{group(asked)}{part}: {whole} runs, {whole - open_} done already; departures from the suite: {departures}"
+    def head(self) -> str:
+        """One line on what there is to do."""
+        options, whole = self.asked.options, len(self.asked.plan.requests)
+        part = "" if options.shard == "1/1" else f", shard {options.shard}"
+        departures = "; ".join(self.asked.whole.departures) or "none"
+        done = whole - len(self.open)
+        return f"{self.asked.group}{part}: {whole} runs, {done} done already; departures from the suite: {departures}"
 
+    def check(self) -> None:
+        """Every name that the user added exists; the suite's own are known to.
 
-def _check(asked: Grid, open_: Sequence[Request], search: SearchPath) -> None:
-    """Every name that the user added exists; the suite's own are known to.
+        Raises:
+            Refused: one does not, with the nearest.
+        """
+        choice = self.asked.whole.choice
+        if not choice.settings and not choice.methods and not self.asked.more:
+            return
+        from testbed.launcher.compose import check_names, register
 
-    Raises:
-        Refused: one does not, with the nearest.
-    """
-    choice = asked.whole.choice
-    if not choice.settings and not choice.methods and not asked.more:
-        return
-    from testbed.launcher.compose import check_names, register
+        register(self.search)
+        for request in {request.method: request for request in self.open}.values():
+            check_names(request.verb, [*request.overrides, *self.asked.more], self.search)
 
-    register(search)
-    for request in {request.method: request for request in open_}.values():
-        check_names(request.verb, [*request.overrides, *asked.more], search)
+    def fill(self) -> int:
+        """Make the open runs, then show all of them in W&B: 0, or the exit code of an interruption."""
+        options = self.asked.options
+        launch: Callable[..., None] = getattr(import_module(f"testbed.launcher.{options.launcher}"), options.launcher)
+        try:
+            launch(self._tasks(), self.asked.whole.after(), options.jobs or default_jobs(), self._teller())
+        except (KeyboardInterrupt, Terminated) as end:
+            self.summed_up()
+            print("run the same command again to resume", file=sys.stderr)
+            return 143 if isinstance(end, Terminated) else 130
+        if options.logger != "none":
+            self._show()
+        return 0
 
+    def _tasks(self) -> list[Task]:
+        options, asked = self.asked.options, self.asked
+        # A view of many runs is cheaper made in one go, at the end.
+        more = (*asked.more, "logger=none")
+        limits: dict[str, Any] = {"threads": options.threads, "timeout": options.timeout, "debug": "--debug" in self.flags}
+        place = (str(asked.outputs), asked.group, self.stamp, self.flags.get("--config-dir"))
+        return [Task(request, *place, more=more, **limits) for request in self.open]
 
-def _filled(asked: Grid, open_: Sequence[Request], known: dict[str, Entry | None], stamp: str, flags: Mapping[str, str]) -> int:
-    options, done, started = asked.options, dict[str, Entry](), time.monotonic()
-    jobs = options.jobs or default_jobs()
-    limits = (options.threads, options.timeout, "--debug" in flags, (*asked.more, "logger=none"))
-    tasks = [Task(request, str(asked.outputs), group(asked), stamp, flags.get("--config-dir"), *limits) for request in open_]
+    def _teller(self) -> Callable[[Task, Entry], None]:
+        """What notes and prints each end, with how long the others will take."""
+        ends, started = 0, time.monotonic()
 
-    def said(task: Task, made: Entry) -> None:
-        done[task.request.key] = made
-        left = (time.monotonic() - started) / len(done) * (len(tasks) - len(done))
-        ahead = f", about {_duration(left)} to go" if len(done) < len(tasks) else ""
-        why = f": {made.reason}" if made.reason else ""
-        print(f"[{len(done)}/{len(tasks)}] {task.request.label}: {made.status} ({made.seconds:.1f} s{ahead}){why}", flush=True)
+        def said(task: Task, made: Entry) -> None:
+            nonlocal ends
+            ends += 1
+            self.known[task.request.key] = made
+            left = (time.monotonic() - started) / ends * (len(self.open) - ends)
+            ahead = f", about {_duration(left)} to go" if left else ""
+            why = f": {made.reason}" if made.reason else ""
+            head = f"[{ends}/{len(self.open)}] {task.request.label}"
+            print(f"{head}: {made.status} ({made.seconds:.1f} s{ahead}){why}", flush=True)
 
-    launch = _launcher(options.launcher)
-    try:
-        launch(tasks, asked.whole.after(), jobs, said)
-    except (KeyboardInterrupt, Terminated) as end:
-        _summed_up(asked, done, known)
-        print("run the same command again to resume", file=sys.stderr)
-        return 143 if isinstance(end, Terminated) else 130
-    return _summed_up(asked, done, known)
+        return said
 
+    def _show(self) -> None:
+        """Show the runs and their leaderboard in W&B: a view, which changes no exit code."""
+        from testbed.launcher.compose import composed, plain, register
+        from testbed.launcher.job import Job, run
 
-def _launcher(name: str):  # type: ignore[no-untyped-def]
-    if name == "basic":
-        from testbed.launcher.basic import basic
+        register(self.search)
+        outputs = self.asked.outputs
+        places = (f"runs={outputs}", f"paths.outputs={outputs}", f"group={self.asked.group}")
+        found = composed("sync", [*places, f"logger={self.asked.options.logger}", *self.asked.logging], self.search)
+        run(Job("sync", plain(found.config), found.choices, debug="--debug" in self.flags))
 
-        return basic
-    from testbed.launcher.processes import processes
-
-    return processes
+    def summed_up(self) -> int:
+        """Say how it stands with every run: the exit code."""
+        ends = {request: self.known.get(request.key) for request in self.asked.plan.requests}
+        found = Counter(made.status if made else "missing" for made in ends.values())
+        print(", ".join(f"{count} {status}" for status, count in sorted(found.items())), flush=True)
+        bad = {request: made for request, made in ends.items() if made and made.status not in REUSABLE}
+        for request, made in bad.items():
+            print(f"  {made.status}: {request.label}: {made.reason} (log: {made.log})", file=sys.stderr)
+        if not bad and all(ends.values()):
+            return 0
+        return 2 if all(made and made.status == "refused" for made in ends.values()) else 1
 
 
 def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def _summed_up(asked: Grid, done: Mapping[str, Entry], known: Mapping[str, Entry | None]) -> int:
-    """Say how it stands with every run: the exit code."""
-    now = {request.key: done.get(request.key) or known[request.key] for request in asked.plan.requests}
-    found = Counter(made.status if made else "missing" for made in now.values())
-    print(", ".join(f"{count} {status}" for status, count in sorted(found.items())), flush=True)
-    unmade = [request for request in asked.plan.requests if now[request.key] is None]
-    bad = [(request, made) for request in asked.plan.requests if (made := now[request.key]) and made.status not in REUSABLE]
-    for request, made in bad:
-        print(f"  {made.status}: {request.label}: {made.reason} (log: {made.log})", file=sys.stderr)
-    if not bad and not unmade:
-        return 0
-    refused = [made for made in now.values() if made is not None and made.status == "refused"]
-    return 2 if len(refused) == len(now) else 1

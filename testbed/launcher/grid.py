@@ -63,13 +63,22 @@ class Options(pydantic.BaseModel):
 
 
 class Grid(NamedTuple):
-    """A command line of `benchmark`: the whole plan, this shard of it, and how it is run; `more` go to every run unseen."""
+    """A command line of `benchmark`: the whole plan, this shard of it, and how it is run.
+
+    `more` goes to every run and changes no number, `logging` to the logger that shows them at the end.
+    """
 
     whole: Plan
     plan: Plan
     options: Options
     outputs: Path
-    more: tuple[str, ...]
+    more: tuple[str, ...] = ()
+    logging: tuple[str, ...] = ()
+
+    @property
+    def group(self) -> str:
+        """What the runs of a suite are called together, in W&B and below `outputs/benchmark`."""
+        return f"{self.whole.suite.name}-{self.whole.suite.hash}"
 
 
 def grid(words: Sequence[str], search: SearchPath) -> Grid:
@@ -89,7 +98,8 @@ def grid(words: Sequence[str], search: SearchPath) -> Grid:
         raise Refused("there is nothing to run: none of the methods chosen is meant for a world chosen")
     place = Path(outputs or _setting(search, "paths", "outputs")).absolute()
     more = tuple(word for word in apart if not word.startswith(("paths.outputs=", "logger")))
-    return Grid(whole, whole.shard(*options.parts), options, place, more)
+    logging = tuple(word for word in apart if root(word) == "logger")
+    return Grid(whole, whole.shard(*options.parts), options, place, more, logging)
 
 
 def default_jobs() -> int:
