@@ -39,8 +39,13 @@ GROUPS = {
     "degrade": "data model trainer attack defence detector judge logger",
     "evaluate": "data model trainer attack judge logger",
     "check": "data model trainer attack trigger defence detector judge",
+    "sync": "logger",
 }
 """The groups of each verb that has some."""
+STARTS = ("benchmark", "tune")
+"""Verbs that start many runs: their words are no overrides of one."""
+WORDS = {"list": "GROUP", "new": "KIND NAME"}
+"""What other verbs take."""
 EXAMPLES = {
     "train": """  testbed train attack=badnets data=digits
   testbed train attack=blended attack.poison_rate=0.01 defence=fine_pruning seed=1
@@ -70,12 +75,22 @@ EXAMPLES = {
   testbed benchmark suite=images_quick --dry-run
   testbed benchmark suite=images_quick defence=none,mine seeds=5
   testbed benchmark suite=images_quick jobs=4 timeout=600 shard=1/3""",
+    "sync": """  testbed sync                                          (offline: for `wandb sync outputs/wandb`, later)
+  testbed sync logger.mode=online logger.project=mine
+  testbed sync runs=outputs group=demo-0123456789ab     (the runs and the leaderboard of one suite or sweep)""",
+    "tune": """  testbed tune suite=images_quick defence=fine_pruning
+  testbed tune suite=images_quick defence=fine_pruning defence.epochs=20,50,100 'defence.max_drop=interval(0.01,0.5)' trials=10
+  testbed tune suite=images_quick defence=fine_pruning loss=0.02 data=digits seeds=2    (--dry-run shows what would be run)
+  testbed tune suite=images_quick attack=blended 'attack.trigger.alpha=interval(0.02,0.2)' loss=0.02""",
     "list": """  testbed list
   testbed list attack""",
     "check": """  testbed check                                         (all methods, one after the other)
   testbed check defence=fine_tuning
   testbed check defence._target_=mine.MyDefence
   testbed check detector=strip trigger=patch""",
+    "new": """  testbed new                                           (what it can make)
+  testbed new defence mine                              (a folder mine/, in the working directory)
+  testbed new attack my_attack""",
 }
 
 
@@ -160,7 +175,9 @@ def _verb(given: Arguments) -> int:
     from testbed.launcher.search import SearchPath
 
     search = SearchPath(given.flags.get("--config-dir"))
-    if given.verb in ("benchmark", "tune", "new"):  # verbs that start runs, or none: their words are no overrides of one run
+    if given.verb in STARTS and "--multirun" in given.flags:
+        raise Refused(f"--multirun: testbed {given.verb} makes the grid itself; leave it out")
+    if given.verb in (*STARTS, "new"):
         with _importable(os.getcwd()):
             return _starts(given.verb)(given.overrides, given.flags, search)
     if given.verb == "list":
@@ -246,13 +263,15 @@ def _overview() -> str:
 
 
 def _help(verb: str) -> str:
-    flags = """  -m, --multirun      sweep: every value may be a list (a=x,y), as in Hydra
-  -cd, --config-dir   a folder with configuration of your own (DIR/defence/mine.yaml)
-  -c, --cfg job       print the configuration and stop
-  --debug             show the whole trace of an error"""
-    usage = f"testbed {verb}: {VERBS[verb]}\n\nusage: testbed {verb} [{'GROUP' if verb == 'list' else 'key=value ...'}]"
+    grid = verb in STARTS
+    flags = ["-cd, --config-dir   a folder with configuration of your own (DIR/defence/mine.yaml)"]
+    flags += ["-c, --cfg job       print the configuration and stop", "--debug             show the whole trace of an error"]
+    more = "--dry-run           say what would be run, and what that would take"
+    flags = [more, *flags] if grid else ["-m, --multirun      sweep: every value may be a list (a=x,y), as in Hydra", *flags]
+    usage = f"testbed {verb}: {VERBS[verb]}\n\nusage: testbed {verb} [{WORDS.get(verb, 'key=value ...')}]"
     groups = f"groups: {GROUPS[verb]} (testbed list GROUP shows what they offer)" if verb in GROUPS else ""
-    return "\n\n".join(part for part in (usage, f"examples:\n{EXAMPLES[verb]}", groups, flags) if part)
+    told = "\n".join(f"  {flag}" for flag in flags)
+    return "\n\n".join(part for part in (usage, f"examples:\n{EXAMPLES[verb]}", groups, told) if part)
 
 
 if __name__ == "__main__":

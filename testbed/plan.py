@@ -18,6 +18,7 @@ from testbed.words import Refused, nearest
 
 CLEAN = "none"
 """The name of the clean arm among attacks."""
+SCHEMA = 2
 APART = ("paths", "logger", "hydra")
 """Roots of overrides that change no number."""
 
@@ -170,7 +171,7 @@ def store(plan: Plan, command: Sequence[str], outputs: Path) -> Path:
     folder = outputs / "benchmark" / f"{plan.suite.name}-{plan.suite.hash}"
     folder.mkdir(parents=True, exist_ok=True)
     told = {
-        "schema": 1,
+        "schema": SCHEMA,
         "suite": plan.suite.model_dump(mode="json"),
         "hash": plan.suite.hash,
         "command": list(command),
@@ -197,6 +198,9 @@ def stored(outputs: Path) -> Iterator[Stored]:
     """The suites that were planned below `outputs`, each with the runs that any of its plans asks for."""
     for folder in sorted((outputs / "benchmark").glob("*-*")):
         told = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("plan-*.json"))]
+        told = [
+            plan for plan in told if plan.get("schema") == SCHEMA
+        ]  # the same command again writes what is of another version
         if told:
             asked: dict[str, Request] = {}
             for plan in told:

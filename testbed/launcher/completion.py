@@ -21,7 +21,9 @@ from testbed.launcher.search import SearchPath
 from testbed.words import Refused, nearest
 
 ACTIONS = ("install", "uninstall", "query")
-FLAGS = ("--help", "--multirun", "--config-dir", "--cfg", "--debug", "--version")
+FLAGS = ("--help", "--multirun", "--config-dir", "--cfg", "--debug", "--dry-run", "--version")
+STARTS_RUNS = ("benchmark", "tune")
+"""Verbs whose words are no overrides of one configuration: what stands before the last word is not asked of Hydra."""
 FOLDER_FLAGS = ("--config-dir", "-cd")
 APPLICATION = "testbed"
 
@@ -103,7 +105,7 @@ def _after_verb(verb: str, overrides: Sequence[str], word: str, search: SearchPa
     key = f"{head.partition('=')[0]}=" if comma and "=" in head else ""
     asked = f"{key}{last}" if key else asked
     spelt = f"{word.rpartition(',')[0]}," if key else ""
-    known = _asked_of_hydra(verb, overrides, asked, search)
+    known = _asked_of_hydra(verb, () if verb in STARTS_RUNS else overrides, asked, search)
     wanted = (name for name in known if name.startswith(asked) and not _is_noise(name, asked))
     found = [spelt + name.removeprefix(key) for name in wanted]
     return [name.replace("defence", "defense", 1) for name in found] if word.startswith("defense") else found
