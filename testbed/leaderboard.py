@@ -8,13 +8,19 @@ from typing import Any, NamedTuple
 
 from testbed.statistics import Interval
 
+Row = tuple[str, str, float | None]
+"""World, attack and rate: what methods are compared on."""
+
 
 @dataclass(frozen=True)
 class Trial:
     """One run as a comparison sees it: where it stands in the grid, how it ended, what it measured and what it cost.
 
     `status` is that of the run, or 'missing' where it was asked for and never made. `seconds` and `peak_memory` (bytes) are
-    of the method's own phase. `declared`: a suite asks for it; `adaptive`: the attack was made for this very method.
+    of the method's own phase. `declared`: a suite asks for it; `adaptive`: the attack was made for this very method. `poison`
+    names the attacker's rows; equal `model` (the aligned one of a chat model) tells that seeds attack one and the same model;
+    `victims` are the keys of the models by role, `undefended` and `clean_twin`; `names` are the options that were chosen, such
+    as data and model.
     """
 
     world: str
@@ -31,13 +37,29 @@ class Trial:
     folder: str = ""
     declared: bool = True
     adaptive: bool = False
+    poison: str = ""
+    model: str = ""
+    victims: Mapping[str, str] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def row(self) -> Row:
+        """What it shares with the other methods that it is compared with."""
+        return self.world, self.attack, self.rate
+
+    @property
+    def label(self) -> str:
+        """For people: 'digits badnets 0.05 fine_tuning s0'."""
+        rate = [] if self.rate is None else [f"{self.rate:g}"]
+        return " ".join([self.world, self.attack, *rate, self.method, f"s{self.seed}"])
 
 
 class Spread(NamedTuple):
     """A measure over the seeds of a cell.
 
     `interval` is Student's, for spread that is bell-shaped; `guaranteed` holds whatever the spread of a number in 0..1 is, and
-    is None for other numbers. `seeds` map each seed to its value.
+    is None for other numbers. `seeds` map each seed to its value, the mean of its draws where an attack was drawn repeatedly;
+    the n of an interval are models, so that it is less than the seeds where these attack one and the same model.
     """
 
     interval: Interval
@@ -46,7 +68,11 @@ class Spread(NamedTuple):
 
 
 class Contrast(NamedTuple):
-    """A measure minus that of the baseline on the same seeds and poison; `p` None below 6 pairs, `corrected` after Holm."""
+    """A measure minus that of the baseline on the same seeds and poison; its n are pairs.
+
+    `p` (of sign flips) is None below 6 pairs; `corrected` is p after Holm's correction over the families of the suite, and None
+    in a row that is not counted or of a measure that is in no family. Without `corrected` there is no mark of significance.
+    """
 
     difference: Interval
     p: float | None
@@ -55,7 +81,10 @@ class Contrast(NamedTuple):
 
 @dataclass(frozen=True)
 class Cell:
-    """Trials that differ in their seed alone. `weak`: the attack is not 10 points above its clean twin: nothing to defeat."""
+    """Trials that differ in their seed alone. `weak`: the attack is not 10 points above its clean twin: nothing to defeat.
+
+    `counted`: its row enters ranks and means unless it is weak; `rank` is 1 for the best of the methods that are ranked.
+    """
 
     world: str
     attack: str
@@ -68,13 +97,26 @@ class Cell:
     counted: bool = True
     rank: float | None = None
 
+    @property
+    def row(self) -> Row:
+        """What it shares with the other methods that it is compared with."""
+        return self.world, self.attack, self.rate
+
+    @property
+    def label(self) -> str:
+        """For people: 'digits badnets 0.05 fine_tuning'."""
+        rate = [] if self.rate is None else [f"{self.rate:g}"]
+        return " ".join([self.world, self.attack, *rate, self.method])
+
 
 @dataclass(frozen=True)
 class Standing:
     """A method over all counted cells that are not weak: means, and the worst case beside each.
 
-    `cells` were measured of `wanted`; a method that lacks some has no rank. `adaptive` names the attacks made for this very
-    method that it was tried against, with the success of each before and after.
+    `world` is None for all worlds together. `cells` were measured, on every seed that was asked for, of `wanted`; a method that
+    lacks some has no rank. `n` are the runs behind the means, in which every cell weighs the same. `adaptive` names the attacks
+    made for this very method that it was tried against, with the success of each before and after. `failed` counts runs that
+    were made and ended badly, in whatever cell.
     """
 
     method: str
@@ -90,9 +132,29 @@ class Standing:
     failed: int = 0
 
 
+class Population(NamedTuple):
+    """What a detector of backdoored models makes of all models of a world, each counted once.
+
+    `auroc` is that of the anomaly index between victims of attacks that are not weak and models that nobody attacked, None
+    where either are lacking. `flagged_clean` and `flagged_backdoored` are rates with Wilson intervals; None without a model.
+    """
+
+    world: str
+    method: str
+    auroc: float | None
+    clean: int
+    backdoored: int
+    flagged_clean: Interval | None
+    flagged_backdoored: Interval | None
+
+
 @dataclass(frozen=True)
 class Leaderboard:
-    """A comparison, of a suite (`hash` and `departures` say how closely) or of whatever runs a folder holds (`hash` is '')."""
+    """A comparison, of a suite (`hash` and `departures` say how closely) or of whatever runs a folder holds (`hash` is '').
+
+    `baseline` is the method that differences are taken from, `missing` names every trial that is not done, with the reason, and
+    `unpaired` cells with seeds that could not be compared with the baseline, as their poison is another.
+    """
 
     title: str
     verb: str
@@ -102,3 +164,16 @@ class Leaderboard:
     cells: tuple[Cell, ...]
     standings: tuple[Standing, ...]
     missing: Sequence[str] = ()
+    baseline: str | None = None
+    populations: tuple[Population, ...] = ()
+    unpaired: tuple[str, ...] = ()
+
+    @property
+    def wanted(self) -> int:
+        """The runs that were asked for."""
+        return sum(len(cell.trials) for cell in self.cells)
+
+    @property
+    def done(self) -> int:
+        """The runs that were made and went well."""
+        return sum(trial.status == "done" for cell in self.cells for trial in cell.trials)

@@ -19,8 +19,13 @@ from testbed.words import Refused, nearest
 CLEAN = "none"
 """The name of the clean arm among attacks."""
 SCHEMA = 2
-APART = ("paths", "logger", "hydra")
-"""Roots of overrides that change no number."""
+UNSEEN = ("paths.outputs", "logger", "hydra")
+"""Beginnings of overrides that a run knows nothing of."""
+PLACES = (
+    *("paths", "data.root", "data.cache", "data.download", "data.workers", "data.in_memory"),
+    *("trainer.accelerator", "trainer.threads"),
+)
+"""Beginnings of those that say where files lie and what computes: no departure from a suite."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +48,18 @@ class Request:
     @property
     def key(self) -> str:
         """16 hexadecimal digits over what is run, and not where it is written or shown."""
-        told = [self.verb, *sorted(word for word in self.overrides if root(word) not in APART)]
+        told = [self.verb, *sorted(word for word in self.overrides if not begins(word, UNSEEN))]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
     @property
     def victim(self) -> tuple[str, str, float | None, int]:
         """Requests that agree in this share the attacked model."""
         return (self.world, self.attack, self.rate, self.seed)
+
+    @property
+    def place(self) -> tuple[Any, ...]:
+        """Where in the grid it stands: requests that agree in this are one, on other machines or data folders."""
+        return (*self.victim, self.method, self.changed)
 
     @property
     def label(self) -> str:
@@ -117,6 +127,14 @@ def root(word: str) -> str:
     return key.partition("@")[0].partition(".")[0].partition("/")[0]
 
 
+def begins(word: str, beginnings: Sequence[str]) -> bool:
+    """Whether an override sets one of these keys, or one below it."""
+    key = word.lstrip("+~").partition("=")[0]
+    return any(
+        key == beginning or key.startswith((f"{beginning}.", f"{beginning}@", f"{beginning}/")) for beginning in beginnings
+    )
+
+
 def planned(suite: Suite, choice: Choice) -> Plan:
     """Every run that a choice of a suite asks for. The baseline is always among them, for differences are taken from it.
 
@@ -145,7 +163,7 @@ def planned(suite: Suite, choice: Choice) -> Plan:
             declared = (
                 world in suite.worlds and seed in suite.seeds and method in suite.methods and (rate is None or rate in values)
             )
-            changed = tuple(word for word in choice.settings if root(word) not in APART)
+            changed = tuple(word for word in choice.settings if not begins(word, (*UNSEEN, *PLACES)))
             found.append(Request(suite.verb, words, world, attack, rate, method, seed, declared and not changed, changed))
     return Plan(suite, choice, tuple(found))
 
@@ -161,8 +179,8 @@ def departures(suite: Suite, requests: Sequence[Request]) -> tuple[str, ...]:
         added = [value for value in there if value not in declared]
         told += [f"without {axis} {_listed(left_out)}"] if left_out else []
         told += [f"{axis} {_listed(added)} added"] if added else []
-    asked = {request.key for request in requests}
-    missing = sum(request.key not in asked for request in whole)
+    asked = {request.place for request in requests}
+    missing = sum(request.place not in asked for request in whole)
     return (*told, f"{missing} of its {len(whole)} runs not asked for") if missing else tuple(told)
 
 
@@ -197,17 +215,18 @@ class Stored:
 def stored(outputs: Path) -> Iterator[Stored]:
     """The suites that were planned below `outputs`, each with the runs that any of its plans asks for."""
     for folder in sorted((outputs / "benchmark").glob("*-*")):
-        told = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("plan-*.json"))]
+        paths = sorted(folder.glob("plan-*.json"), key=lambda path: path.stat().st_mtime_ns)
+        told = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
         told = [
             plan for plan in told if plan.get("schema") == SCHEMA
         ]  # the same command again writes what is of another version
         if told:
-            asked: dict[str, Request] = {}
+            asked: dict[tuple[Any, ...], Request] = {}
             for plan in told:
                 for request in plan["requests"]:
                     lists = {name: tuple(request[name]) for name in ("overrides", "changed")}
                     made = Request(**{**request, **lists})
-                    asked.setdefault(made.key, made)
+                    asked[made.place] = made  # the newest plan's, where the data lie elsewhere now
             suite, requests = Suite(**told[0]["suite"]), tuple(asked.values())
             yield Stored(suite, departures(suite, requests), requests)
 

@@ -150,9 +150,11 @@ def legend(rows: Sequence[Row]) -> str:
     """What the signs in these rows mean; '' where there are none."""
     said = " ".join(f"{figure.text} {figure.seeds}" for row in rows for figure in row.figures.values() if figure)
     signs = {
-        "±": '± 95 % interval over seeds, each seed beneath (over draws of the attack where it says "this model only")',
+        "±": "± Student's 95 % interval over seeds, each seed beneath; too narrow where some seeds fail and others do not"
+        ' (over draws of the attack where it says "this model only")',
         "KM": "KM Kaplan-Meier, as some seeds were not watched for long enough",
         ">": "> not reached when the run ended",
+        "*": "* p below 0.05 by sign flips over at least 6 pairs, after Holm's correction over the suite's families",
         " of ": "(k of n) the mean of the k seeds that have it",
     }
     return "; ".join(meaning for sign, meaning in signs.items() if sign in said)

@@ -86,11 +86,15 @@ def test_departures_are_told_in_words() -> None:
 
 
 def test_a_key_is_about_what_is_run_and_not_about_where_it_goes() -> None:
-    here = planned(SUITE, Choice(settings=("paths.data=here", "logger=none"))).requests
+    here = planned(SUITE, Choice(settings=("paths.outputs=here", "logger=none"))).requests
     there = planned(SUITE, Choice()).requests
     other = planned(SUITE, Choice(settings=("trainer.lr=1",))).requests
     assert [one.key for one in here] == [one.key for one in there]
     assert not {one.key for one in here} & {one.key for one in other}
+    elsewhere = planned(SUITE, Choice(settings=("data.root=elsewhere", "paths.data=elsewhere")))
+    assert elsewhere.departures == ()
+    assert not {one.key for one in here} & {one.key for one in elsewhere.requests}  # for other rows may lie there
+    assert [one.place for one in here] == [one.place for one in elsewhere.requests]
 
 
 def test_plans_of_one_suite_are_read_back_together(tmp_path: Path) -> None:

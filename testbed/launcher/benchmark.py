@@ -80,13 +80,13 @@ class Filling:
             Refused: one does not, with the nearest.
         """
         choice = self.asked.whole.choice
-        if not choice.settings and not choice.methods and not self.asked.more:
+        if not choice.settings and not choice.methods:
             return
         from testbed.launcher.compose import check_names, register
 
         register(self.search)
         for request in {request.method: request for request in self.open}.values():
-            check_names(request.verb, [*request.overrides, *self.asked.more], self.search)
+            check_names(request.verb, request.overrides, self.search)
 
     def fill(self) -> int:
         """Make the open runs, then show all of them in W&B: 0, or the exit code of an interruption."""
@@ -105,7 +105,7 @@ class Filling:
     def _tasks(self) -> list[Task]:
         options, asked = self.asked.options, self.asked
         # A view of many runs is cheaper made in one go, at the end.
-        more = (*asked.more, "logger=none")
+        more = ("logger=none",)
         limits: dict[str, Any] = {"threads": options.threads, "timeout": options.timeout, "debug": "--debug" in self.flags}
         place = (str(asked.outputs), asked.group, self.stamp, self.flags.get("--config-dir"))
         return [Task(request, *place, more=more, **limits) for request in self.open]

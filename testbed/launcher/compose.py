@@ -113,7 +113,7 @@ def check_names(verb: str, overrides: Sequence[str], search: SearchPath) -> None
             _require_key((override.package or key).partition(".")[0], skeleton, groups)
         elif not choosing and not override.is_hydra_override():
             _require_key(key, skeleton, groups)
-        if not choosing:
+        if not choosing and not (verb == "tune" and override.is_interval_sweep()):
             values(override)
 
 

@@ -11,7 +11,7 @@ import pydantic
 import yaml
 
 from testbed.launcher.search import SearchPath
-from testbed.plan import APART, Choice, Plan, planned, root
+from testbed.plan import UNSEEN, Choice, Plan, begins, planned
 from testbed.suite import Suite, read_suite
 from testbed.words import Refused, nearest
 
@@ -65,14 +65,13 @@ class Options(pydantic.BaseModel):
 class Grid(NamedTuple):
     """A command line of `benchmark`: the whole plan, this shard of it, and how it is run.
 
-    `more` goes to every run and changes no number, `logging` to the logger that shows them at the end.
+    `logging` goes to the logger that shows the runs at the end.
     """
 
     whole: Plan
     plan: Plan
     options: Options
     outputs: Path
-    more: tuple[str, ...] = ()
     logging: tuple[str, ...] = ()
 
     @property
@@ -91,15 +90,14 @@ def grid(words: Sequence[str], search: SearchPath) -> Grid:
     options = _options(told)
     search.require("suite", options.suite)
     suite = read_suite(search.options("suite")[options.suite])
-    apart = tuple(word for word in rest if root(word) in APART)
+    unseen = tuple(word for word in rest if begins(word, UNSEEN))
     outputs = next((word.partition("=")[2] for word in reversed(rest) if word.startswith("paths.outputs=")), "")
-    whole = planned(suite, _choice(suite, options, [word for word in rest if word not in apart], search))
+    whole = planned(suite, _choice(suite, options, [word for word in rest if word not in unseen], search))
     if not whole.requests:
         raise Refused("there is nothing to run: none of the methods chosen is meant for a world chosen")
     place = Path(outputs or _setting(search, "paths", "outputs")).absolute()
-    more = tuple(word for word in apart if not word.startswith(("paths.outputs=", "logger")))
-    logging = tuple(word for word in apart if root(word) == "logger")
-    return Grid(whole, whole.shard(*options.parts), options, place, more, logging)
+    logging = tuple(word for word in unseen if begins(word, ["logger"]))
+    return Grid(whole, whole.shard(*options.parts), options, place, logging)
 
 
 def default_jobs() -> int:

@@ -16,6 +16,7 @@ from testbed.identity import key
 from testbed.record import changed, facts, read_json, runs
 
 NOT_SETTINGS = ("seed", "draw", "paths", "logger")
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same, and many times faster where libyaml is there
 REPETITION = re.compile(r"-s(\d+)(-d\d+)?$")
 
 
@@ -86,16 +87,19 @@ class Gathered:
     cells: list[Cell] = field(default_factory=list)
     unread: list[Path] = field(default_factory=list)
 
+    def failed(self) -> list[Run]:
+        """The runs that are not done, without those that went well the next time."""
+        done: dict[tuple[str, int, int], str] = {}
+        for run in filter(lambda run: run.done, self.runs):
+            done[run.place] = max(run.facts["made_at"], done.get(run.place, ""))
+        return [run for run in self.runs if not run.done and done.get(run.place, "") < run.facts["made_at"]]
+
     def not_counted(self) -> Iterator[str]:
         """One line for each run that no row counts, with the reason."""
         for folder in self.unread:
             yield f"not counted, made by an earlier version: {folder.name}"
-        done: dict[tuple[str, int, int], str] = {}
-        for run in filter(lambda run: run.done, self.runs):
-            done[run.place] = max(run.facts["made_at"], done.get(run.place, ""))
-        for run in self.runs:
-            if not run.done and done.get(run.place, "") < run.facts["made_at"]:  # or else it went well the next time
-                yield f"not counted, {run.result['status']}: {run.folder.name}: {run.result.get('reason')}"
+        for run in self.failed():
+            yield f"not counted, {run.result['status']}: {run.folder.name}: {run.result.get('reason')}"
         for cell in self.cells:
             for run in cell.stale:
                 yield f"not counted, stale (its code or data were others): {run.folder.name}"
@@ -117,13 +121,13 @@ def gathered(root: Path, verbs: Collection[str]) -> Gathered:
     for run in once:
         if run.done:
             cells[run.facts["cell"]].append(run)
-    return Gathered(once, [_unmixed(members) for members in cells.values()], unread)
+    return Gathered(once, [unmixed(members) for members in cells.values()], unread)
 
 
 def _read(folder: Path) -> Run:
     """Raises OSError, ValueError or KeyError where something is missing that a table needs."""
     known, result = facts(folder), read_json(folder / "result.json")
-    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")) or {}
+    config = yaml.load((folder / "config.yaml").read_text(encoding="utf-8"), Loader=LOADER) or {}
     if known is None or not isinstance(result, dict) or not isinstance(config, dict):
         raise ValueError(f"{folder} holds no record of this version")
     if not result["status"] or not isinstance(result["measures"], dict) or not isinstance(result["counts"], dict):
@@ -143,7 +147,7 @@ def _once(found: Sequence[Run]) -> list[Run]:
     return sorted(by_key.values(), key=lambda run: run.folder)
 
 
-def _unmixed(members: Iterable[Run]) -> Cell:
+def unmixed(members: Iterable[Run]) -> Cell:
     """Runs of the present code if there are any, and of these the kind (code and data) made last; never two kinds together."""
     kinds: dict[str, list[Run]] = defaultdict(list)
     for run in members:

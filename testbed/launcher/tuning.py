@@ -1,0 +1,275 @@
+"""A command line of `testbed tune`, read: what is tuned, over which space, against what, and with which budget."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pydantic
+import yaml
+from hydra.core.override_parser.types import Override
+
+from testbed.launcher.compose import check_names, parsed
+from testbed.launcher.search import SearchPath
+from testbed.launcher.space import ROOTS, Dimension, space, space_file
+from testbed.plan import CLEAN, Choice, Plan, Request, planned, root
+from testbed.suite import Part, Suite, read_suite
+from testbed.words import NAME, NAMING, Refused, nearest
+
+LOSS = 0.02
+"""Clean accuracy that an attack may cost where nothing else is declared."""
+
+APART = ("paths", "logger", "hydra")
+"""Roots of overrides that change no number."""
+
+
+class Options(pydantic.BaseModel):
+    """What `conf/tune.yaml` says beside the configuration of a run, as values."""
+
+    model_config = pydantic.ConfigDict(extra="forbid")
+    suite: str
+    defence: tuple[str, ...] | None = None
+    attack: tuple[str, ...] | None = None
+    data: tuple[str, ...] | None = None
+    tune: str | None = None
+    trials: int = pydantic.Field(ge=1, le=100_000)
+    seed: int = pydantic.Field(ge=0)
+    seeds: tuple[int, ...] | None = None
+    rates: tuple[float, ...] | None = None
+    loss: float | None = pydantic.Field(None, ge=0, lt=1)
+    study: str | None = None
+
+    @pydantic.field_validator("attack", "data", "defence", "rates", "seeds", mode="before")
+    @classmethod
+    def _several(cls, given: Any, info: pydantic.ValidationInfo) -> Any:
+        if not isinstance(given, str):
+            return given
+        values = tuple(part.strip() for part in given.strip().removeprefix("[").removesuffix("]").split(",") if part.strip())
+        if not values:
+            raise ValueError("there is nothing in it")
+        counted = info.field_name == "seeds" and len(values) == 1 and not given.startswith("[") and values[0].isdecimal()
+        return tuple(range(int(values[0]))) if counted else values
+
+    @pydantic.model_validator(mode="after")
+    def _possible(self) -> Options:
+        if self.seeds is not None and (not self.seeds or min(self.seeds) < 0):
+            raise ValueError("seeds: at least one, and none below 0")
+        if self.study is not None and not NAME.fullmatch(self.study):
+            raise ValueError(f"study={self.study}: {NAMING}")
+        return self
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What is tuned (`kind` and `name`), and the runs that a trial is made of, to which a trial adds its own words.
+
+    `settings` are the user's words for every run; `more` are those of them that change no number.
+    """
+
+    suite: Suite
+    kind: str
+    name: str
+    options: Options
+    dimensions: Mapping[str, Dimension]
+    requests: tuple[Request, ...]
+    settings: tuple[str, ...]
+    more: tuple[str, ...]
+    departures: tuple[str, ...]
+    outputs: Path
+
+    @property
+    def study(self) -> str:
+        """The name of the study."""
+        return self.options.study or f"{self.suite.name}-{self.name}-s{self.options.seed}"
+
+    @property
+    def folder(self) -> Path:
+        """Where the study lies; its runs lie in `outputs/tune`."""
+        return self.outputs / "study" / self.study
+
+    @property
+    def loss(self) -> float | None:
+        """The declared limit on what clean accuracy may lose; None where there is none."""
+        return LOSS if self.kind == "attack" and self.options.loss is None else self.options.loss
+
+    @property
+    def objective(self) -> str:
+        """What is searched for, in words."""
+        if self.kind == "attack":
+            return f"most attack success under the best defence against it; clean accuracy lost <= {self.loss:g}"
+        if self.loss is None:
+            return "most defence effectiveness (DER), the mean over runs"
+        return f"least attack success, the mean over runs; clean accuracy lost <= {self.loss:g}"
+
+    @property
+    def direction(self) -> str:
+        """As Optuna says it."""
+        return "minimize" if self.kind == "defence" and self.loss is not None else "maximize"
+
+    @property
+    def against(self) -> tuple[str, ...]:
+        """The dev attacks that a defence is tuned on, or the defences that an attack is tuned against."""
+        return tuple(dict.fromkeys(request.attack if self.kind == "defence" else request.method for request in self.requests))
+
+    @property
+    def declared(self) -> dict[str, Any]:
+        """What a study is begun with and keeps, by what people know it as."""
+        runs = hashlib.sha256(json.dumps([request.key for request in self.requests]).encode()).hexdigest()[:12]
+        return {
+            "suite": self.suite.name,
+            "suite_hash": self.suite.hash,
+            self.kind: self.name,
+            "trials": self.options.trials,
+            "seed": self.options.seed,
+            "search": {key: found.text for key, found in self.dimensions.items()},
+            "objective": self.objective,
+            "against": list(self.against),
+            "seeds": list(dict.fromkeys(request.seed for request in self.requests)),
+            "worlds": list(dict.fromkeys(request.world for request in self.requests)),
+            "settings": list(self.settings),
+            "departures": list(self.departures),
+            "split": "validation",
+            "runs": runs,
+        }
+
+    def words(self, request: Request, chosen: Sequence[str]) -> list[str]:
+        """The words of one run of a trial; of two words for one key the last counts, for Hydra takes no two of a group."""
+        told = (*request.overrides, *self.more, "logger=none", *chosen)
+        return list({word.partition("=")[0].lstrip("+"): word for word in told}.values())
+
+
+def tuning(words: Sequence[str], search: SearchPath) -> Tuning:
+    """What these words ask for.
+
+    Raises:
+        Refused: a name, a value or a range that cannot be; nothing was run.
+    """
+    told, rest = _divided(words, search)
+    options = _options(told)
+    search.require("suite", options.suite)
+    suite = read_suite(search.options("suite")[options.suite])
+    if suite.verb != "train":
+        raise Refused(f"suite={suite.name}: its verb is {suite.verb}; defences and attacks are tuned on suites of verb train")
+    kind, name = _tuned(options, rest)
+    narrowed = _narrowed(suite, kind, name, options, search)
+    path = space_file(options.tune, name, search.options("tune"))
+    dimensions = space(rest, kind, path)
+    plain = [str(override.input_line) for override in rest if not override.is_sweep_override()]
+    settings = tuple(word for word in plain if root(word) not in APART)
+    more = tuple(word for word in plain if root(word) in APART and root(word) != "logger")
+    outputs = next((word.partition("=")[2] for word in reversed(more) if word.startswith("paths.outputs=")), "outputs")
+    plan = _planned(narrowed, options, settings, dimensions)
+    requests = tuple(request for request in plan.requests if request.attack != CLEAN)
+    if not requests:
+        raise Refused("there is nothing to run: what is tuned and what it is tuned on are meant for no world in common")
+    departures = tuple(_departures(narrowed, options, settings))
+    found = Tuning(suite, kind, name, options, dimensions, requests, settings, more, departures, Path(outputs))
+    _check(found, search)
+    return found
+
+
+def _divided(words: Sequence[str], search: SearchPath) -> tuple[dict[str, Any], list[Override]]:
+    """Settings of the search, its own defaults beneath them, and what is meant for the runs."""
+    told = yaml.safe_load((search.own / "tune.yaml").read_text(encoding="utf-8"))
+    told = {name: value for name, value in told.items() if value is not None and name in Options.model_fields}
+    known = {group.partition("/")[0] for group in search.groups()} - set(Options.model_fields) | {"defence", "attack", "data"}
+    rest = []
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals and not word.startswith("~"):
+            raise Refused(f"{word}: this is not key=value; see testbed tune --help")
+        if name in Options.model_fields:
+            told[name] = None if value == "null" else value
+        elif root(word) not in (*known, *APART):
+            raise Refused(f"{word}: there is no such key; {nearest(root(word), [*Options.model_fields, *sorted(known)])}")
+        else:
+            rest.append(parsed(word))
+    return told, rest
+
+
+def _options(told: Mapping[str, Any]) -> Options:
+    try:
+        return Options(**told)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"][:1])
+        if first["type"] == "missing":
+            raise Refused(f"{place}: must be given; say {place}=NAME (testbed list {place})") from error
+        said = first["msg"].removeprefix("Value error, ")
+        raise Refused(f"{place}={told[place]}: {said[0].lower() + said[1:]}" if place else said) from error
+
+
+def _tuned(options: Options, rest: Sequence[Override]) -> tuple[str, str]:
+    """The kind and the name of what is tuned."""
+    asked = {kind: names for kind in ("defence", "attack") if (names := getattr(options, kind)) is not None}
+    if not asked:
+        raise Refused("there is nothing to tune; say defence=NAME or attack=NAME")
+    roots = {root(str(override.input_line)) for override in rest if override.is_sweep_override()}
+    swept = [kind for kind in asked if roots & set(ROOTS[kind])] if len(asked) > 1 else list(asked)
+    if len(swept) != 1:
+        raise Refused(f"{' and '.join(asked)} are given; the one with a range is tuned: say 'defence.KEY=interval(LOW,HIGH)'")
+    kind, names = swept[0], asked[swept[0]]
+    if len(names) != 1:
+        raise Refused(f"{kind}={','.join(names)}: one is tuned at a time, each in a study of its own")
+    return kind, names[0]
+
+
+def _narrowed(suite: Suite, kind: str, name: str, options: Options, search: SearchPath) -> Suite:
+    """The suite as a search may see it: a defence meets the dev attacks alone, an attack the suite's methods."""
+    own = {**suite.attacks, **suite.dev} if kind == "attack" else suite.methods
+    known = list(dict.fromkeys((*own, *search.options(kind))))
+    if name not in known:
+        raise Refused(f"{kind}={name}: there is no such {kind}; {nearest(name, known)}")
+    part = {name: own.get(name, Part(settings=(f"{kind}={name}",)))}
+    if kind == "attack":
+        return suite.model_copy(update={"attacks": part, "dev": {}, "counted": None, "baseline": None})
+    if not suite.dev:
+        raise Refused(
+            f"suite={suite.name}: it declares no dev attacks, and a defence is tuned on no others; add dev: to its file"
+        )
+    for attack in options.attack or ():
+        if attack not in suite.dev:
+            raise Refused(
+                f"attack={attack}: a defence is tuned on the suite's dev attacks alone; {nearest(attack, list(suite.dev))}"
+            )
+    return suite.model_copy(update={"attacks": suite.dev, "dev": {}, "counted": None, "methods": part, "baseline": None})
+
+
+def _planned(suite: Suite, options: Options, settings: Sequence[str], dimensions: Mapping[str, Dimension]) -> Plan:
+    """The runs of a trial, and of the clean arm. A rate that is searched or set is not the suite's."""
+    key, _ = suite.rated
+    if key and key in {*dimensions, *(word.partition("=")[0] for word in settings)}:
+        suite = suite.model_copy(update={"rates": {}})
+    attacks = tuple(suite.attacks) if options.attack is None else options.attack
+    methods = tuple(suite.methods) if len(suite.methods) == 1 else options.defence
+    choice = Choice(options.data, attacks, options.rates, methods, options.seeds, settings=tuple(settings))
+    return planned(suite, choice)
+
+
+def _departures(suite: Suite, options: Options, settings: Sequence[str]) -> Iterator[str]:
+    """In what the runs of a trial are not those that the suite declares: one phrase each."""
+    yield from (f"{word} in every run" for word in settings)
+    for axis, asked, whole in (
+        ("worlds", options.data, tuple(suite.worlds)),
+        ("attacks", options.attack, tuple(suite.attacks)),
+        ("defences", options.defence, tuple(suite.methods)),
+        ("rates", options.rates, suite.rated[1]),
+        ("seeds", options.seeds, suite.seeds),
+    ):
+        if asked is not None and set(asked) != set(whole):
+            told = (", ".join(map(str, values)) for values in (asked, whole))
+            yield f"{axis} {' instead of '.join(told)}"
+
+
+def _check(found: Tuning, search: SearchPath) -> None:
+    """Raises `Refused` where a word names what is not there, in a run of any attack and method."""
+    ends = [
+        f"{key}={each.text}" if each.choices else each.word(int(each.low) if each.whole else each.low)
+        for key, each in found.dimensions.items()
+    ]
+    for request in {(request.attack, request.method): request for request in found.requests}.values():
+        check_names("train", found.words(request, ends), search)
