@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
-import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,15 +16,22 @@ import numpy as np
 import yaml
 from safetensors.numpy import load_file
 
+from testbed.logger.privacy import without_paths
+from testbed.plan import Request
+
 ROC_POINTS = 200
+ROLES = ("attack", "defence", "detector", "judge", "data", "model")
+NOTHING = (None, "None", "null")
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""Safe, and ten times faster where PyYAML was built with libyaml."""
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A committed run folder, read for showing."""
+    """A committed run folder, read for showing. `asked`: the suites that ask for it, each with what it asks for."""
 
     folder: Path
-    outputs: Path
+    asked: Sequence[tuple[str, Request]] = ()
 
     @cached_property
     def record(self) -> Mapping[str, Any]:
@@ -38,38 +45,62 @@ class Finished:
 
     @property
     def identifier(self) -> str:
-        """Always the same for the same run, so that it is shown anew instead of twice; a W&B sweep agent names its own runs."""
-        agents = os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
-        return agents or f"{self.record['verb']}-{self.record['key']}"
+        """Always the same for the same run, so that it is shown anew instead of twice."""
+        return f"{self.record['verb']}-{self.record['key']}"
 
     @property
     def group(self) -> str:
-        """The sweep, or the name without its seed: the runs that are repetitions of one another."""
-        return self.record.get("group") or re.sub(r"-s\d+(-d\d+)?$", "", self.record["name"])
+        """The suite or sweep that made it, or else the first suite that asks for it, or else its name without its seed."""
+        suites = [suite for suite, _ in self.asked]
+        return self.record.get("group") or next(iter(suites), re.sub(r"-s\d+(-d\d+)?$", "", self.record["name"]))
+
+    @property
+    def suites(self) -> tuple[str, ...]:
+        """The suite or sweep that made it, and every suite that asks for it."""
+        made = self.record.get("group")
+        return tuple(dict.fromkeys([*([made] if made else []), *(suite for suite, _ in self.asked)]))
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits over all that is shown of it."""
+        whole = hashlib.sha256(repr(self.asked).encode())
+        for name in ("run.json", "result.json", "config.yaml"):
+            whole.update((self.folder / name).read_bytes() + b"\0")
+        return whole.hexdigest()[:16]
 
     @property
     def configuration(self) -> dict[str, Any]:
         """The resolved configuration under `config`, and flat values to filter and group by.
 
         The parameters of a W&B sweep (`attack`, `seed`, ...) are merged over a run's configuration: hence `attack_name`, and
-        the whole under a key of its own. Where this machine keeps its files (`paths`) and the logger are left out.
+        the whole under a key of its own. Where this machine keeps its files (`paths`) and the logger are left out, and of other
+        paths all but their last part.
         """
-        config = yaml.safe_load((self.folder / "config.yaml").read_text(encoding="utf-8")) or {}
+        config = yaml.load((self.folder / "config.yaml").read_text(encoding="utf-8"), LOADER) or {}
         names = self.record.get("names", {})
-        roles = ("attack", "detector" if self.record["verb"] == "detect" else "defence", "data", "model")
         asked = (config.get("attack") or {}).get("poison_rate")
-        flat = {f"{role}_name": names.get(role) for role in roles}
+        flat = {f"{role}_name": name for role in ROLES if (name := names.get(role)) not in NOTHING}
         flat |= {"seed": config.get("seed"), "draw": config.get("draw"), "shots": (config.get("attack") or {}).get("shots")}
         flat |= {"poison_rate": self.result["measures"].get("poison_rate_asked", asked)}
         flat |= {key: self.record.get(key) for key in ("verb", "key", "commit", "device", "versions")}
-        whole = {key: value for key, value in config.items() if key not in ("paths", "logger")}
-        return {key: value for key, value in flat.items() if value is not None} | {"config": whole}
+        whole = without_paths({key: value for key, value in config.items() if key not in ("paths", "logger")})
+        return {key: value for key, value in flat.items() if value is not None} | self._place | {"config": whole}
+
+    @property
+    def _place(self) -> dict[str, Any]:
+        """Where it stands in the grid of a suite: that of its group if that asks for it, or else of the first that does."""
+        request = next((request for suite, request in self.asked if suite == self.group), None)
+        request = request or next((request for _, request in self.asked), None)
+        suites = {"suites": list(self.suites)} if self.suites else {}
+        if request is None:
+            return suites
+        return {**suites, "world": request.world, "suite_attack": request.attack, "suite_method": request.method}
 
     @property
     def summary(self) -> dict[str, Any]:
         """The measures under the names that they have in `result.json`, the n of each as `n_<name>`, the status, its reason."""
         counts = {f"n_{name}": count for name, count in self.result["counts"].items()}
-        said = {"status": self.result["status"], "reason": self.result.get("reason")}
+        said = {"status": self.result["status"], "reason": without_paths(self.result.get("reason"))}
         return {**self.result["measures"], **counts, **{key: value for key, value in said.items() if value is not None}}
 
     @property
@@ -98,7 +129,7 @@ class Finished:
     def _curves(self) -> Iterator[tuple[str, list[dict[str, float]]]]:
         """The learning curve of each victim that `run.json` names, by its role."""
         for role, named in sorted(self.record.get("victims", {}).items()):
-            curve = self.outputs / "victim" / named / "curve.json"
+            curve = self.folder.parents[1] / "victim" / named / "curve.json"
             if curve.is_file():
                 yield role, _json(curve)
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
+
+from testbed.api import Invalid
+from testbed.leaderboard import Leaderboard
 
 
 @dataclass(frozen=True)
@@ -12,3 +17,12 @@ class NoLogger:
 
     def show(self, folder: Path, outputs: Path) -> None:
         """Do nothing with a committed run folder."""
+
+    def show_board(self, board: Leaderboard, outputs: Path, group: str) -> None:
+        """Do nothing with a leaderboard."""
+
+    def rebuild(
+        self, folders: Sequence[Path], boards: Sequence[tuple[str, Leaderboard]], outputs: Path, *, anew: bool = False
+    ) -> NoReturn:
+        """Raises `Invalid`: there is nowhere to show anything."""
+        raise Invalid("logger", "none", "shows nothing anywhere", "say logger=wandb")

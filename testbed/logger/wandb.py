@@ -1,24 +1,23 @@
-"""Weights & Biases as a view of finished runs: rebuilt from the run folder, offline unless told, and never in a run's way."""
+"""Weights & Biases as a view of finished runs: rebuilt from the run folders, offline unless told, and never in a run's way."""
 
 from __future__ import annotations
 
-import errno
-import os
 import shlex
-import shutil
-import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from testbed.api import Invalid
+from testbed.leaderboard import Leaderboard
+from testbed.logger import ledger
+from testbed.logger.client import View, keep, last_line, settle
 from testbed.logger.finished import Finished
-from testbed.logger.upload import absent, environment, folders, last_line, upload
-
-LEAST_FREE = 16 * 2**20
-"""Bytes: the client does not say when the disk is full, it only writes less."""
-STATE = {"done": 0, "skipped": 0}
-"""Exit codes that W&B shows as finished; anything else is shown as failed."""
+from testbed.logger.rebuild import Tally, rebuild
+from testbed.logger.upload import upload
+from testbed.logger.view import board_view, run_view
+from testbed.plan import Request
+from testbed.record import warn
 
 
 @dataclass(frozen=True)
@@ -45,120 +44,54 @@ class WandbLogger:
 
     def show(self, folder: Path, outputs: Path) -> None:
         """Show a committed run folder. What goes wrong costs one line on standard error and at most `patience` and a second."""
-        if self.mode == "disabled" or (self.mode == "offline" and _is_shown(folder, outputs)):
+        self._show(lambda: run_view(Finished(folder)), "run", f"its folder is complete: {folder}", outputs)
+
+    def show_board(self, board: Leaderboard, outputs: Path, group: str) -> None:
+        """Show a leaderboard, in the place of the last one of its group; what goes wrong costs as little as with a run."""
+        self._show(lambda: board_view(board, group), "leaderboard", f"to try again: testbed sync runs={outputs}", outputs)
+
+    def rebuild(
+        self,
+        runs: Mapping[Path, Sequence[tuple[str, Request]]],
+        boards: Mapping[str, Leaderboard],
+        outputs: Path,
+        *,
+        anew: bool = False,
+    ) -> Tally:
+        """Show all these run folders, each with the suites that ask for it, and the leaderboard of each group.
+
+        What was shown already and has not changed is passed by, unless `anew`. Online, nothing arriving for `patience` seconds
+        ends the uploading, once: everything is then kept offline. A line on standard error for each that is not shown.
+
+        Raises:
+            Invalid: the mode is 'disabled'.
+            OSError: there is no room below `outputs`.
+        """
+        if self.mode == "disabled":
+            raise Invalid("mode", self.mode, "shows nothing anywhere", "say offline or online", "logger")
+        return rebuild(self, runs, boards, outputs.resolve(), anew=anew)
+
+    def _show(self, make: Callable[[], View], subject: str, advice: str, outputs: Path) -> None:
+        if self.mode == "disabled":
             return
+        outputs = outputs.resolve()
         try:
-            kept, server = self._keep(Finished(folder, outputs.resolve()))
+            view = make()
+            digest = ledger.digest(view, self.project, self.entity)
+            if self.mode == "offline" and ledger.is_shown(view, digest, outputs):
+                return
+            kept, server = keep(view, outputs, self.mode, self.project, self.entity)
+            if self.mode == "online":
+                settle()  # or half of it would be sent
+            ledger.remember(view, digest, outputs, kept)
         except (Exception, SystemExit) as error:  # a view must not harm what it shows, whatever the client or the disk does
-            _warn(f"this run is not shown ({last_line(error)}); its folder is complete: {folder}")
+            warn(f"W&B: this {subject} is not shown ({last_line(error)}); {advice}")
             return
         if self.mode == "online":
             try:
-                upload(kept, server, self.patience)
+                if lost := upload([kept], server, self.patience):
+                    raise ConnectionError(lost[kept])
+                ledger.remember(view, digest, outputs, kept, server)
             except Exception as error:
                 later = f"wandb sync {shlex.quote(str(kept))}"
-                _warn(f"this run was kept offline ({last_line(error)}); to upload it later: {later}")
-
-    def _keep(self, finished: Finished) -> tuple[Path, str]:
-        """Write the run to disk as W&B keeps it: its folder there, and the server that it would be sent to."""
-        identifier = finished.identifier
-        root = writable(finished.outputs / "wandb")
-        replaced = [*root.glob(f"offline-run-*-{identifier}"), root / "data" / identifier]
-        for old in replaced:
-            shutil.rmtree(old, ignore_errors=True)  # what is left of a view that is shown anew does no harm
-        with environment(folders(root, identifier, self.mode)), absent("wandb.sdk.launch"):
-            import wandb  # half a second: only where it is used
-
-            run = wandb.init(
-                mode="offline",
-                dir=finished.outputs,
-                project=self.project,
-                entity=self.entity,
-                id=identifier,
-                name=finished.record["name"],
-                group=finished.group,
-                job_type=finished.record["verb"],
-                config=finished.configuration,
-                reinit="create_new",
-                settings=wandb.Settings(**PRIVATE, init_timeout=10, finish_timeout=5),
-            )
-            try:
-                _fill(run, finished)
-            finally:
-                run.finish(exit_code=STATE.get(finished.result["status"], 1))
-            if self.mode == "online":
-                wandb.teardown()  # offline, `finish` comes back before all is on the disk, and half a run would be sent
-            return Path(run.dir).parent, run.settings.base_url
-
-
-PRIVATE = {
-    "console": "off",
-    "silent": True,
-    "symlink": False,
-    "host": "withheld",
-    "disable_git": True,
-    "disable_code": True,
-    "save_code": False,
-    "x_save_requirements": False,
-    "x_disable_meta": True,
-    "x_disable_stats": True,
-    "x_disable_machine_info": True,
-}
-"""Nothing about the machine, the user or the sources leaves with a run."""
-
-
-def _is_shown(folder: Path, outputs: Path) -> bool:
-    """Whether W&B has kept this very run already: a rerun that did nothing need not be shown again."""
-    kept = list((outputs / "wandb").glob(f"offline-run-*-{Finished(folder, outputs).identifier}"))
-    return any(one.stat().st_mtime_ns > (folder / "result.json").stat().st_mtime_ns for one in kept)
-
-
-def _fill(run: Any, finished: Finished) -> None:
-    """Curves, pictures, measures and the poison manifest; no weights, no data, no answers."""
-    import wandb
-
-    run.define_metric("epoch", summary="none")
-    for pattern in ("undefended*", "defended*", "clean_twin*"):
-        run.define_metric(pattern, step_metric="epoch", summary="none")
-    for pattern in ("figure/*", "roc/*"):
-        run.define_metric(pattern, summary="none")
-    for row in finished.history:
-        run.log(row)
-    trajectory = finished.trajectory
-    run.define_metric("tuning_step", summary="none")
-    for name in {name for row in trajectory for name in row if name != "tuning_step"}:
-        run.define_metric(name, step_metric="tuning_step", summary="none")
-    for row in trajectory:
-        run.log(row)
-    shown: dict[str, Any] = {
-        f"figure/{path.stem}": wandb.Image(str(path)) for path in sorted(finished.folder.glob("figures/*.png"))
-    }
-    axes = ["false_positive_rate", "true_positive_rate"]
-    for name, points in finished.roc_curves.items():
-        table = wandb.Table(columns=axes, data=points.tolist())
-        shown[f"roc/{name}"] = wandb.plot.line(table, x=axes[0], y=axes[1], title=f"ROC curve of {name}")
-    if shown:
-        run.log(shown)
-    run.summary.update(finished.summary)
-    if (finished.folder / "manifest.json").is_file():
-        manifest = wandb.Artifact(f"manifest-{finished.record['key']}", type="poison-manifest")
-        manifest.add_file(str(finished.folder / "manifest.json"))
-        run.log_artifact(manifest)
-
-
-def writable(root: Path) -> Path:
-    """The folder, made if need be.
-
-    Raises:
-        OSError: it cannot be written to, or its disk is full: the client would go elsewhere, or lose what it is told.
-    """
-    root.mkdir(parents=True, exist_ok=True)
-    if not os.access(root, os.W_OK):
-        raise PermissionError(errno.EACCES, "no permission to write", str(root))
-    if shutil.disk_usage(root).free < LEAST_FREE:
-        raise OSError(errno.ENOSPC, "no space left on the disk", str(root))
-    return root
-
-
-def _warn(message: str) -> None:
-    print(f"W&B: {message}", file=sys.stderr, flush=True)
+                warn(f"W&B: this {subject} was kept offline ({last_line(error)}); to upload it later: {later}")

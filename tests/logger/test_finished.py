@@ -12,12 +12,13 @@ from safetensors.numpy import save_file
 from sklearn.metrics import roc_auc_score
 
 from testbed.logger.finished import Finished
+from testbed.logger.privacy import without_paths
 from testbed.record import write_json
 
 
 def with_scores(folder: Path, scores: np.ndarray, suspicious: np.ndarray) -> Finished:
     save_file({"scores": scores, "suspicious": suspicious}, folder / "scores.safetensors")
-    return Finished(folder, folder)
+    return Finished(folder)
 
 
 @settings(max_examples=25, deadline=None)
@@ -38,11 +39,32 @@ def test_one_kind_of_rows_has_no_roc_curve(suspicious: np.ndarray, tmp_path: Pat
     assert with_scores(tmp_path, np.arange(4.0), suspicious).roc_curves == {}
 
 
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("/home/me/private rows/a.csv", "a.csv"),
+        ("~/models/mine", "mine"),
+        ("OSError: [Errno 2] no file: '/home/me/a.csv'", "OSError: [Errno 2] no file: 'a.csv'"),
+        ("data.root=/home/me/cats in every run", "data.root=cats in every run"),
+        ("C:\\Users\\me\\a.csv is not there", "a.csv is not there"),
+        (
+            "datasets/cats and/or dogs 1/2 s, https://example.org/a/b",
+            "datasets/cats and/or dogs 1/2 s, https://example.org/a/b",
+        ),
+        ({"files": ["/a/b.txt", 3, None, "../c/d.txt"]}, {"files": ["b.txt", 3, None, "../c/d.txt"]}),
+    ],
+)
+def test_where_files_lie_is_not_shown(said: object, shown: object) -> None:
+    assert without_paths(said) == shown
+
+
 def test_curves_are_named_by_the_role_of_their_victims(tmp_path: Path) -> None:
     roles = {"undefended": "a", "defended": "b", "clean_twin": "c", "lost": "d"}
     for number, name in enumerate("abc"):
         (tmp_path / "victim" / name).mkdir(parents=True)
         write_json(tmp_path / "victim" / name / "curve.json", [{"epoch": 1.0, "loss": float(number)}])
-    write_json(tmp_path / "run.json", {"victims": roles})
-    (row,) = Finished(tmp_path, tmp_path).history
+    folder = tmp_path / "train" / "a-run"
+    folder.mkdir(parents=True)
+    write_json(folder / "run.json", {"victims": roles})
+    (row,) = Finished(folder).history
     assert row == {"epoch": 1.0, "undefended/loss": 0.0, "defended/loss": 1.0, "clean_twin/loss": 2.0}

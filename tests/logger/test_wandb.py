@@ -5,61 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import socket
-import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import wandb
 import yaml
-from wandb.proto import wandb_internal_pb2
 
 from testbed.api import Invalid
 from testbed.logger.wandb import WandbLogger
 from testbed.record import read_json
 
+from .kept import kept_rows, kept_run, kept_summary, records, values
+
 CONFIGURATION = Path(__file__).resolve().parents[2] / "conf" / "logger" / "wandb.yaml"
-
-
-def records(outputs: Path, identifier: str = "*") -> Iterator[Any]:
-    """The records of a run kept offline: 7 bytes of header, 32 KiB blocks, chunks of (checksum, length, type) and payload."""
-    wandb.teardown()  # the client writes the last of a run when it ends
-    (path,) = outputs.glob(f"wandb/offline-run-*/run-{identifier}.wandb")
-    data, place, payload = path.read_bytes(), 7, b""
-    while place + 7 <= len(data):
-        left = 32768 - place % 32768
-        if left < 7:
-            place += left
-            continue
-        _, length, kind = struct.unpack_from("<IHB", data, place)
-        payload += data[place + 7 : place + 7 + length]
-        place += 7 + length
-        if kind in (1, 4):  # whole, or the last part
-            yield wandb_internal_pb2.Record.FromString(payload)
-            payload = b""
-
-
-def values(items: Any) -> dict[str, Any]:
-    return {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in items}
-
-
-def kept_run(outputs: Path, identifier: str = "*") -> Any:
-    return next(record.run for record in records(outputs, identifier) if record.HasField("run"))
-
-
-def kept_summary(outputs: Path) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for record in records(outputs):
-        found |= values(record.summary.update)
-    return {name: value for name, value in found.items() if not name.startswith("_")}
-
-
-def kept_rows(outputs: Path) -> list[dict[str, Any]]:
-    return [values(record.history.item) for record in records(outputs) if record.HasField("history")]
 
 
 def digest(folder: Path) -> dict[str, str]:
@@ -93,7 +54,9 @@ def test_a_run_is_named_grouped_and_configured(run, outputs) -> None:
     flat = {"attack_name": "badnets", "defence_name": "none", "data_name": "digits", "model_name": "small_cnn"}
     assert flat.items() <= config.items()
     assert (config["seed"], config["poison_rate"], config["verb"]) == (3, 0.05, "train")
-    assert config["config"] == {key: value for key, value in resolved.items() if key not in ("paths", "logger")}
+    assert config["config"] == {name: resolved[name] for name in ("seed", "attack")} | {
+        "data": {**resolved["data"], "root": "cats"}
+    }
     assert not {"attack", "defence", "data", "model"} & set(config)
     text = b"".join(record.SerializeToString() for record in records(outputs))
     assert b"/home/somebody" not in text and socket.gethostname().encode() + b'"' not in text and kept.host == "withheld"
@@ -109,6 +72,8 @@ def test_the_summary_is_the_result(run, outputs) -> None:
     WandbLogger().show(folder, outputs)
     result, summary = read_json(folder / "result.json"), kept_summary(outputs)
     counts = {f"n_{name}": count for name, count in result["counts"].items()}
+    assert "roc/scores_table/path" in summary  # from where W&B draws the chart
+    summary = {name: value for name, value in summary.items() if not name.startswith("roc/")}
     assert {name: summary[name] for name in result["measures"]} == result["measures"]
     assert summary == {**result["measures"], **counts, "status": "done"}
 
@@ -242,7 +207,7 @@ def test_a_folder_that_cannot_be_made_costs_a_line(run, outputs, capfd) -> None:
 
 
 def test_a_full_disk_costs_a_line(run, outputs, capfd, monkeypatch) -> None:
-    monkeypatch.setattr("testbed.logger.wandb.LEAST_FREE", 2**62)  # no disk is that large
+    monkeypatch.setattr("testbed.logger.client.LEAST_FREE", 2**62)  # no disk is that large
     WandbLogger().show(run(), outputs)
     assert "no space left" in capfd.readouterr().err
 
@@ -267,5 +232,5 @@ def test_the_configuration_is_the_default() -> None:
 def test_a_run_that_did_nothing_new_is_not_shown_anew(run, outputs, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = run()
     WandbLogger().show(folder, outputs)
-    monkeypatch.setattr(WandbLogger, "_keep", lambda *_: pytest.fail("shown again"))
+    monkeypatch.setattr("testbed.logger.wandb.keep", lambda *_: pytest.fail("shown again"))
     WandbLogger().show(folder, outputs)
