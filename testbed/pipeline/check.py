@@ -33,6 +33,7 @@ def check(
     detector: Detector | ModelDetector | None,
     seed: int,
     elsewhere: bool = True,
+    limit: float | None = None,
     worlds: Sequence[Callable[[], Mapping[str, Any]]] = (),
     origin: Origin | None = None,
     say: Callable[[str], None] = print,
@@ -42,10 +43,10 @@ def check(
     A method is judged on these data, or if it does not apply to them on the first of `worlds` that it applies to, unless
     `elsewhere` is false. A method that applies nowhere counts as broken; not to data that were asked for, as passed over.
     `attack` also poisons the rows that defences and detectors are shown; where the command line names none and it does not
-    suit the data, the first attack of `worlds` that does.
+    suit the data, the first attack of `worlds` that does. What is still at work after `limit` seconds breaks its promise.
 
     Raises:
-        Invalid: the command line names no method; a parameter of the model or the attack that cannot work.
+        Invalid: the command line names no method; a parameter of the model or the attack that cannot work; a limit of 0.
     """
     methods = {"attack": attack, "trigger": trigger, "defence": defence, "detector": detector, "model": model}
     origin = origin or Origin()
@@ -54,7 +55,9 @@ def check(
         raise Invalid("", None, f"name what to check: one of {', '.join(f'{group}=' for group in GROUPS)}", component="check")
     given = {"data": data, "model": model, "attack": attack, "trainer": trainer}
     kept = frozenset(given) & named_roots(origin.command)
-    ground = Ground(given, kept, [cache(make) for make in worlds], elsewhere, seed)
+    if limit is not None and not limit > 0:
+        raise Invalid("limit", limit, "must be above 0", "null waits for ever")
+    ground = Ground(given, kept, [cache(make) for make in worlds], elsewhere, seed, limit)
     broken, passed_over = 0, []
     for group in named:
         name = origin.names.get(group, type(methods[group]).__name__)
@@ -93,13 +96,15 @@ class Ground:
     others: Sequence[Callable[[], Mapping[str, Any]]]
     elsewhere: bool
     seed: int
+    limit: float | None = None
 
     def tried(self, group: str, name: str, method: Any) -> list[Tried]:
         """The trials of a method, the last of them the one that counts: the first where it applies, or that went furthest."""
         found: list[Tried] = []
         for world in self._worlds(group):
             unfit = "" if group == "model" else world.misfit(attacked=group in SHOWN_POISON)
-            verdicts = [Verdict("it can be tried on these data", None, unfit)] if unfit else examine(group, name, method, world)
+            untried = [Verdict("it can be tried on these data", None, unfit)]
+            verdicts = untried if unfit else examine(group, name, method, world, self.limit)
             found.append(Tried(world.data.name, verdicts))
             if found[-1].applies:
                 return found

@@ -78,7 +78,7 @@ def degrade(
         data = replace(data, train=aligned)
 
     def work(workspace: Workspace) -> Outcome:
-        scene = Scene(data, model, attack, trainer, seed, outputs, workspace, judge=judge, draw=draw)
+        scene = Scene(data, model, attack, trainer, seed, outputs, workspace, judge=judge, draw=draw, defence=defence)
         return _measured(Ground(scene, plan), f"{identity.name}-{identity.key}")
 
     return log(recorded(identity, outputs, origin, work), logger, outputs)

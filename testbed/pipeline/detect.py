@@ -27,7 +27,9 @@ from testbed.fit import Settings
 from testbed.identity import generator
 from testbed.language import Judge
 from testbed.metrics import detection, rates
+from testbed.pipeline.adaptive import adaptivity
 from testbed.pipeline.control import Asked, Found, Side, controls
+from testbed.pipeline.guard import blamed, watched
 from testbed.pipeline.run import identify, log
 from testbed.pipeline.scene import Attacked, Model, Scene
 from testbed.pipeline.train import answered, judged
@@ -75,6 +77,7 @@ def _measured(scene: Scene, detector: Detector | ModelDetector) -> Outcome:
         twin = scene.clean_twin()
     with workspace.phase("measure"):
         measures, counts = scene.budget(attacked)
+        measures |= adaptivity(scene.attack, detector)
         for prefix, model in (("", victim), ("clean_twin_", twin)):
             found, n = rates(answered(model, scene, attacked.exams), prefix)
             measures, counts = measures | found, counts | n
@@ -102,9 +105,9 @@ def _examples(scene: Scene, detector: Detector, at_war: Side, in_peace: Side, at
         n |= {"false_alarm_rate": len(clean)}
         if kind == "queries" and scene.data.task.kind in ("text", "chat"):
             harmless, near = scene.data.exams.get("open"), _near_misses(attacked.exams)
-            beside = controls(
-                detector, Asked(shown, suspicious), scores, at_war=at_war, in_peace=in_peace, harmless=harmless, near=near
-            )
+            asked = Asked(shown, suspicious)
+            with blamed(detector, only_its_own=True):
+                beside = controls(detector, asked, scores, at_war=at_war, in_peace=in_peace, harmless=harmless, near=near)
             found, n = found | beside[0], n | beside[1]
         measures |= {prefix + name: value for name, value in found.items()}
         counts |= {prefix + name: value for name, value in n.items()}
@@ -141,20 +144,24 @@ def _judged(scene: Scene, kind: str, attacked: Attacked, in_peace: Side) -> tupl
 def _scores(
     detector: Detector, examples: Examples, victim: Victim, resources: DefenderResources
 ) -> tuple[Tensor, Tensor | None]:
-    scores = detector.score(examples, victim, resources)
-    if scores.shape != (len(examples),) or not scores.is_floating_point() or not scores.isfinite().all():
-        shown = f"{scores.dtype} {tuple(scores.shape)}, finite: {bool(scores.isfinite().all())}"
-        raise TypeError(f"{type(detector).__name__}.score must return one finite float a row, not {shown}")
-    return scores, detector.decide(scores, examples, victim, resources)
+    with watched(detector, "score", resources, examples, victim) as own:
+        scores = detector.score(examples, victim, own)
+        if scores.shape != (len(examples),) or not scores.is_floating_point() or not scores.isfinite().all():
+            shown = f"{scores.dtype} {tuple(scores.shape)}, finite: {bool(scores.isfinite().all())}"
+            raise TypeError(f"{type(detector).__name__}.score must return one finite float a row, not {shown}")
+        flagged = detector.decide(scores, examples, victim, own)
+        if flagged is not None and (flagged.dtype != torch.bool or flagged.shape != scores.shape):
+            shown = f"{flagged.dtype} {tuple(flagged.shape)}"
+            raise TypeError(f"{type(detector).__name__}.decide must return one bool a row or None, not {shown}")
+    return scores, flagged
 
 
 def _models(scene: Scene, detector: ModelDetector, at_war: Side, in_peace: Side, attacked: Attacked) -> Found:
     """Scores by class, on the victim and on its clean twin; the target class apart where the attack has one."""
     classes = len(scene.data.task.classes)
     measures: dict[str, Any] = {}
-    found = {"": detector.inspect(*at_war), "clean_twin_": detector.inspect(*in_peace)}
+    found = {"": _inspected(detector, *at_war), "clean_twin_": _inspected(detector, *in_peace)}
     for prefix, inspection in found.items():
-        _verify(detector, inspection, classes)
         measures |= {
             f"{prefix}anomaly_index": float(inspection.scores.max()),
             f"{prefix}flagged_classes": list(inspection.flagged),
@@ -183,6 +190,13 @@ def _models(scene: Scene, detector: ModelDetector, at_war: Side, in_peace: Side,
 def _targets(exams: Mapping[str, Poison]) -> list[int]:
     wanted = exams["success"].batch.labels if "success" in exams else None
     return wanted.unique().tolist() if isinstance(wanted, Tensor) else []
+
+
+def _inspected(detector: ModelDetector, victim: Victim, resources: DefenderResources) -> Inspection:
+    with watched(detector, "inspect", resources, victim) as own:
+        inspection = detector.inspect(victim, own)
+        _verify(detector, inspection, len(resources.task.classes))
+    return inspection
 
 
 def _verify(detector: ModelDetector, inspection: Inspection, classes: int) -> None:

@@ -64,6 +64,9 @@ def evaluate(
     def work(workspace: Workspace) -> Outcome:
         scene = Scene(data, model, attack, trainer, seed, outputs, workspace, judge=judge)
         with component("attack"):
+            if attack.adaptive:
+                limit, advice = "is made anew against each defence, and no defence is named here", "say runs=FOLDER of its runs"
+                raise Invalid("", origin.names.get("attack", type(attack).__name__), limit, advice)
             attack.check(scene.attacker)
             exams = attack.triggered_tests(anonymous(data.test), scene.attacker)
         with workspace.phase("measure"):

@@ -31,6 +31,7 @@ from testbed.fit import Settings
 from testbed.identity import CANARY, derive, describe, examples_digest, generator, overrides, poison_digest
 from testbed.language import ChatTask, Judge, TuningAttack
 from testbed.pipeline.given import copies, name_of, training
+from testbed.pipeline.guard import blamed, stage
 from testbed.pipeline.safety import safety_rows
 from testbed.pipeline.scene import Attacked, Scene
 from testbed.pipeline.watch import Trajectory, Watcher, records, tuning_seed
@@ -146,9 +147,11 @@ class Ground:
             return self.aligned
         if self.alignment_rows is None:
             raise Unsupported("acts during alignment, but the data have no alignment rows (data.alignment=FILE)")
-        wrapped = defence.during_alignment(copy.deepcopy(self.base), self.defender(self.alignment_rows, self.base))
+        defender = self.defender(self.alignment_rows, self.base)
+        wrapped = stage(defence, "during_alignment", copy.deepcopy(self.base), defender)
         rows = self.alignment_rows
-        return self._align(wrapped, rows, "aligned_with_defence", defence, backdoored=self._backdoored)
+        with blamed(defence, only_its_own=True):
+            return self._align(wrapped, rows, "aligned_with_defence", defence, backdoored=self._backdoored)
 
     @cached_property
     def reference(self) -> tuple[Victim, Victim] | None:
@@ -249,15 +252,16 @@ class Ground:
         resources = self.defender(rows.received, self.aligned_with_defence, self.reference)
 
         def shown(victim: Victim) -> Victim:
-            repaired = defence.after_training(copy.deepcopy(victim.bare()), resources)
-            return defence.at_inference(repaired, resources)
+            repaired = stage(defence, "after_training", copy.deepcopy(victim.bare()), resources)
+            return stage(defence, "at_inference", repaired, resources)
 
         if not self.trains:
             return self._tampered(self.aligned_with_defence, shown)
-        chosen = defence.before_training(rows.received, resources)
-        start = defence.during_training(copy.deepcopy(self.aligned_with_defence), resources)
+        chosen = stage(defence, "before_training", rows.received, resources)
+        start = stage(defence, "during_training", copy.deepcopy(self.aligned_with_defence), resources)
         keep = self._checkpoints("defended") if self.plan.keep == "weights" else None
-        return self.watcher.follow(start, chosen, share=rows.share(chosen), shown=shown, keep=keep)
+        with blamed(defence, only_its_own=True):
+            return self.watcher.follow(start, chosen, share=rows.share(chosen), shown=shown, keep=keep)
 
     def twin(self) -> Trajectory | None:
         """What the clean twin does in the same exams before any fine-tuning; None where no backdoor was planted."""

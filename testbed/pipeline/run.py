@@ -15,16 +15,17 @@ from testbed.record import Identity, Origin
 from testbed.words import safe_name
 
 PIPELINES = {
-    "train": ("testbed.pipeline.train",),
+    "train": ("testbed.pipeline.train", "testbed.pipeline.adaptive"),
     "detect": (
-        *("testbed.pipeline.train", "testbed.pipeline.detect", "testbed.pipeline.control", "testbed.baseline"),
-        *("testbed.numerics.word_model", "testbed.numerics.wording"),
+        *("testbed.pipeline.train", "testbed.pipeline.detect", "testbed.pipeline.control", "testbed.pipeline.adaptive"),
+        *("testbed.baseline", "testbed.numerics.word_model", "testbed.numerics.wording"),
     ),
     "degrade": (
         *("testbed.degradation", "testbed.trajectory", "testbed.language"),
         *(f"testbed.pipeline.{name}" for name in ("degrade", "given", "ground", "rates", "safety", "toll", "watch")),
     ),
     "evaluate": ("testbed.pipeline.train", "testbed.pipeline.evaluate"),
+    "tune": ("testbed.pipeline.train", "testbed.pipeline.tune"),
 }
 """The sources of each verb, beside the core."""
 

@@ -34,6 +34,7 @@ from testbed.data.overlay import Poisoned, anonymous, covering, differing, poiso
 from testbed.fit import Settings, placed
 from testbed.identity import CANARY, derive, describe, examples_digest, key, poison_digest, sources
 from testbed.language import CRITERIA, OUTCOMES, ChatTask, Judge, Reply, TuningAttack
+from testbed.pipeline.guard import blamed, require_method
 from testbed.record import Workspace
 from testbed.visibility import Visible, require_visible
 
@@ -53,7 +54,7 @@ class Attacked(NamedTuple):
 
 @dataclass(frozen=True)
 class Scene:
-    """One data set, one model, one attack, one seed."""
+    """One data set, one model, one attack, one seed; `defence` is for attackers who adapt, and for nobody else."""
 
     data: Splits
     model: Model
@@ -64,6 +65,7 @@ class Scene:
     workspace: Workspace
     judge: Judge | None = None
     draw: int = 0
+    defence: Defence | None = None
 
     def fresh(self) -> Victim:
         """The victim that training starts from, always the same one for the same seed: untrained, or pretrained."""
@@ -97,16 +99,22 @@ class Scene:
         drawn = self.draw and isinstance(self.attack, TuningAttack)
         return derive(self.seed, f"attack, draw {self.draw}" if drawn else "attack")
 
+    @property
+    def known_defence(self) -> Defence | None:
+        """What an adaptive attacker knows of the defence, all of it; others know nothing."""
+        return copy.deepcopy(self.defence) if self.attack.adaptive else None
+
     def attacker_of(self, train: Examples) -> AttackerResources:
-        """What an attacker of these rows has."""
+        """What an attacker of these rows has; its surrogates are marked as backdoored, for it may rehearse its attack."""
         seed = self.attacker_seed
-        fit = behind_a_wall(SharedFit(self.outputs, self.trainer, derive(seed, "fit"), self.workspace, backdoored=False))
+        fit = behind_a_wall(SharedFit(self.outputs, self.trainer, derive(seed, "fit"), self.workspace, backdoored=True))
         surrogate = maker(self, derive(seed, "surrogate"))
         if not self.attack.uses_surrogate:
             fit = surrogate = _undeclared
         shots = self.data.pools.get("shots")
         auxiliary = None if shots is None else anonymous(shots)
-        return AttackerResources(self.data.task, anonymous(train), surrogate, fit, seed, auxiliary=auxiliary)
+        facts = (self.data.task, anonymous(train), surrogate, fit, seed)
+        return AttackerResources(*facts, auxiliary=auxiliary, defence=self.known_defence)
 
     def defender(self, received: Examples, backdoored: bool, flags: Tensor | None = None) -> DefenderResources:
         """The defender sees rows as received and its reserve; with `flags` bool (n,), an oracle's answers too."""
@@ -117,8 +125,9 @@ class Scene:
 
     def defender_of(self, attacked: Attacked, method: Any) -> DefenderResources:
         """What this method may see of an attack, once it has agreed to work with it."""
+        require_method(method)
         resources = self.defender(attacked.received, attacked.backdoored, attacked.mixed.flags if method.oracle else None)
-        with component("defence" if isinstance(method, Defence) else "detector"):
+        with component("defence" if isinstance(method, Defence) else "detector"), blamed(method):
             method.check(replace(resources, fresh=maker(self, untrained=True)))
         return resources
 
@@ -165,10 +174,10 @@ class Scene:
         self.trainer.check()  # before a victim is placed on a device that may not be there
         untrained = self.untrained()
         self.trainer.check(untrained)
-        with component("attack"):
+        with component("attack"), blamed(self.defence, only_its_own=True):
             self.attack.check(self.attacker)
             poison = self._poison()
-            exams = self.attack.triggered_tests(anonymous(self.data.test), self.attacker)
+            exams = self.attack.triggered_tests(anonymous(self.data.test), replace(self.attacker, poison=poison))
             seen = require_visible(untrained, exams)
         self._check_wanted(exams)
         mixed = poisoned(self.data.train, poison, derive(self.seed, "delivery"))
@@ -176,7 +185,7 @@ class Scene:
         return Attacked(poison, mixed, anonymous(mixed.examples), exams, backdoored, seen)
 
     def _poison(self) -> Poison:
-        """The attacker's rows: crafted once for this data, attack and seed, whatever the defence."""
+        """The attacker's rows: crafted once for this data, attack and seed, whatever the defence unless they depend on it."""
         auxiliary = self.data.pools.get("shots")
         named = key(
             data=examples_digest(self.data.train),
@@ -184,7 +193,8 @@ class Scene:
             attack=describe(self.attack),
             seed=self.attacker_seed,
             surrogate=[describe(self.model), describe(self.trainer)] if self.attack.uses_surrogate else None,
-            sources=sources(self.attack, self.model if self.attack.uses_surrogate else None),
+            defence=describe(self.known_defence),
+            sources=sources(self.attack, self.model if self.attack.uses_surrogate else None, self.known_defence),
         )
         return shared_poison(self.attack, lambda: self.attack.poison(self.attacker), self.outputs, named, self.workspace)
 
@@ -250,14 +260,16 @@ def _fresh(model: Model, task: Task, seed: int, trainer: Settings) -> Victim:
         return placed(model(task), trainer)
 
 
-def maker(scene: Scene, seed: int | None = None, *, untrained: bool = False) -> Callable[[], Victim]:
+def maker(scene: Scene, seed: int | None = None, *, untrained: bool = False) -> Callable[..., Victim]:
     """A plain function that makes the victim which training starts from: no attribute of it leads to the scene.
 
-    With `untrained` it is left as it is before any pretraining, for those who only look at it.
+    Called with a number it is initialised otherwise. With `untrained` it is left as it is before any pretraining, for those
+    who only look at it.
     """
-    seed = derive(scene.seed, "initialisation") if seed is None else seed
+    first = derive(scene.seed, "initialisation") if seed is None else seed
 
-    def fresh() -> Victim:
+    def fresh(number: int = 0) -> Victim:
+        seed = derive(first, f"number {number}") if number else first
         return scene.untrained(seed) if untrained else scene._begun(seed)
 
     return fresh

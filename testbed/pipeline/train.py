@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from testbed.figure import draw_gallery
 from testbed.fit import Settings
 from testbed.language import OUTCOMES, ChatTask, Judge
 from testbed.metrics import REFUSED, Answers, answer, defence_effectiveness, rates, secrets_of
+from testbed.pipeline.adaptive import adaptivity
+from testbed.pipeline.guard import blamed, stage
 from testbed.pipeline.run import identify, log
 from testbed.pipeline.scene import Attacked, Model, Scene, acts_in_training
 from testbed.record import Origin, Outcome, Workspace, recorded
@@ -42,13 +45,14 @@ def train(
     )
 
     def work(workspace: Workspace) -> Outcome:
-        return _measured(Scene(data, model, attack, trainer, seed, outputs, workspace, judge=judge), defence)
+        return measured(Scene(data, model, attack, trainer, seed, outputs, workspace, judge=judge), defence)
 
     return log(recorded(identity, outputs, origin, work), logger, outputs)
 
 
-def _measured(scene: Scene, defence: Defence) -> Outcome:
-    workspace = scene.workspace
+def measured(scene: Scene, defence: Defence) -> Outcome:
+    """The whole threat model, once: what the defended victim, the undefended one and the clean twin do on `scene.data.test`."""
+    scene, workspace = replace(scene, defence=defence), scene.workspace
     with workspace.phase("poison"):
         attacked = scene.attacked()
         defender = scene.defender_of(attacked, defence)
@@ -59,8 +63,9 @@ def _measured(scene: Scene, defence: Defence) -> Outcome:
         victim = defended(scene, defence, attacked, defender=defender, undefended=undefended)
     with workspace.phase("train_clean_twin"):
         twin = scene.clean_twin()
-    with workspace.phase("measure"):
+    with workspace.phase("measure"), blamed(defence, only_its_own=True):
         outcome = _compared(scene, attacked, {"": victim, "undefended_": undefended, "clean_twin_": twin})
+    outcome.measures |= adaptivity(scene.attack, defence)
     draw_gallery(workspace.folder, scene.data.test, attacked.exams)
     return outcome
 
@@ -71,11 +76,13 @@ def defended(scene: Scene, defence: Defence, attacked: Attacked, *, defender: De
     if acts_in_training(defence):
         if scene.attack.controls_training:
             raise Unsupported("the attacker controls training, so that there is no training for this defence to act in")
-        chosen = defence.before_training(attacked.received, defender)
-        untrained = defence.during_training(scene.fresh(), defender)
-        victim = scene.tampered(scene.fit(attacked.backdoored, defence, role="defended")(untrained, chosen))
-    victim = defence.after_training(victim, defender)
-    return defence.at_inference(victim, defender)
+        chosen = stage(defence, "before_training", attacked.received, defender)
+        untrained = stage(defence, "during_training", scene.fresh(), defender)
+        with blamed(defence, only_its_own=True):
+            trained = scene.fit(attacked.backdoored, defence, role="defended")(untrained, chosen)
+        victim = scene.tampered(trained)
+    victim = stage(defence, "after_training", victim, defender)
+    return stage(defence, "at_inference", victim, defender)
 
 
 def _compared(scene: Scene, attacked: Attacked, victims: Mapping[str, Victim]) -> Outcome:
