@@ -21,6 +21,11 @@ TORCH_INDEX ?=
 WITHOUT_DATA := $(if $(TESTBED_DATA),,$(if $(filter true,$(CI)),,yes))
 SELECT_DATA = $(if $(WITHOUT_DATA), and not real_data)
 
+# Without Chromium a newcomer runs all that opens no page; continuous integration always runs everything.
+BROWSER := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
+WITHOUT_BROWSER := $(if $(BROWSER),,$(if $(filter true,$(CI)),,yes))
+SELECT_BROWSER = $(if $(WITHOUT_BROWSER), and not browser)
+
 # What `make lock` does about versions already in constraints.txt.
 UPGRADE ?= --upgrade
 
@@ -38,7 +43,9 @@ demo: $(INSTALLED)  ## attack, detect and defend on digits and a toy chat model,
 .PHONY: test
 test: $(INSTALLED)  ## run the quick tests (TESTBED_DATA=DIR adds those on real data)
 	@$(if $(WITHOUT_DATA),echo "TESTBED_DATA is not set: the tests marked real_data are deselected",:)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "not slow$(SELECT_DATA)" $(PYTEST)
+	@$(if $(WITHOUT_BROWSER),echo "there is no Chromium on the path: the tests marked browser are deselected",:)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal \
+		-m "not slow and not anchor$(SELECT_DATA)$(SELECT_BROWSER)" $(PYTEST)
 
 .PHONY: slow
 slow: $(INSTALLED)  ## run the slow tests

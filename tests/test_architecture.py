@@ -23,6 +23,7 @@ FOR_PIPELINES = (
     *("testbed.table", "testbed.words", "testbed.agreement", "testbed.answers", "testbed.baseline", "testbed.degradation"),
     *("testbed.language", "testbed.page", "testbed.trajectory", "testbed.training", "testbed.visibility"),
     *("testbed.export", "testbed.index", "testbed.leaderboard", "testbed.plan", "testbed.suite"),
+    *("testbed.comparison", "testbed.rules"),
 )
 FOR_CONTRACT = (*(name for name in FOR_PIPELINES if name not in ("testbed.pipeline", "testbed.record", "testbed.artefact")),)
 FOR_LAUNCHERS = (

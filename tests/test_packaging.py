@@ -60,13 +60,17 @@ def _shipped(pattern: str) -> set[str]:
 def test_wheel_holds_every_module_configuration_and_card(wheel: Path) -> None:
     held = set(zipfile.ZipFile(wheel).namelist())
     moved = _shipped("conf/**/*.yaml") | _shipped("datasets/*.md")
-    assert _shipped("testbed/**/*.py") | {f"testbed/{path}" for path in moved} <= held
+    beside = _shipped("testbed/skeleton/*.template") | _shipped("testbed/page/*.js") | _shipped("testbed/page/*.css")
+    assert _shipped("testbed/**/*.py") | beside | {f"testbed/{path}" for path in moved} <= held
     assert {"testbed/conf/train.yaml", "testbed/conf/attack/badnets.yaml", "testbed/conf/data/digits.yaml"} <= held
     assert any(re.fullmatch(r"testbed/datasets/[^/]+\.md", name) for name in held)
 
 
 def test_wheel_holds_nothing_else(wheel: Path) -> None:
-    allowed = re.compile(r"testbed/(.*\.py|py\.typed|conf/.*\.yaml|datasets/[^/]*\.md)|testbed-[^/]*\.dist-info/.*")
+    allowed = re.compile(
+        r"testbed/(.*\.py|py\.typed|conf/.*\.yaml|datasets/[^/]*\.md|skeleton/[^/]*\.template|page/[^/]*\.(js|css))"
+        r"|testbed-[^/]*\.dist-info/.*"
+    )
     assert [name for name in zipfile.ZipFile(wheel).namelist() if not allowed.fullmatch(name)] == []
 
 

@@ -15,6 +15,7 @@ import yaml
 from testbed import __version__
 from testbed.cli import EXAMPLES, GROUPS, VERBS, main, parsed
 from testbed.launcher.compose import check_names, configuration, plain, register
+from testbed.launcher.grid import grid
 from testbed.launcher.search import SearchPath
 
 Say = Callable[..., Any]
@@ -36,7 +37,7 @@ MISTYPED = {
     "train atack=badnets": "atack: there is no such key; did you mean attack?",
     "train attack=badnet": "attack=badnet: there is no such attack; did you mean badnets?",
     "train -m attack=none,badnet": "attack=badnet: there is no such attack; did you mean badnets?",
-    "train -m attack=glob(x*)": "no option has such a name; choose from addsent",
+    "train -m attack=glob(x*)": "no option has such a name; choose from adaptive_blend",
     "train attack=null": "attack=null: there is no such attack",
     "train defense=fine_prunning": "defence=fine_prunning: there is no such defence; did you mean fine_pruning?",
     "train defence=filter defence/rule=publishd": "did you mean published?",
@@ -169,8 +170,11 @@ def _check_names(line: str) -> None:
     application, *words = shlex.split(re.split(r"\s{2,}", line.strip())[0])
     given, search = parsed(words), SearchPath()
     assert application == "testbed"
-    if given.verb == "list":
-        assert set(given.overrides) <= set(search.groups())
+    if given.verb in ("list", "new"):
+        assert set(given.overrides[:1]) <= set(search.groups())
+        return
+    if given.verb == "benchmark":
+        grid([word.replace("mine", "fine_tuning") for word in given.overrides], search)  # stands for a method of the reader's
         return
     register(search)
     check_names(str(given.verb), given.overrides, search)
@@ -179,7 +183,7 @@ def _check_names(line: str) -> None:
 def _check_given(line: str) -> None:
     """Nothing that must be given is left out of a command of the documentation."""
     _, verb, *words = shlex.split(re.split(r"\s{2,}", line.strip())[0])
-    if verb != "list":
+    if verb not in ("list", "new", "benchmark"):
         plain(configuration(verb, [word for word in words if word != "-m" and "," not in word], SearchPath()).config)
 
 

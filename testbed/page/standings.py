@@ -1,0 +1,132 @@
+"""Who stands where: one row a method, the worst case beside each mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from testbed.leaderboard import Cell, Contrast, Leaderboard, Standing
+from testbed.page.markup import name, tag, text
+from testbed.page.measure import Measure
+from testbed.page.place import done, worlds
+from testbed.page.points import mean_over_cells
+from testbed.statistics import FEWEST_PAIRS
+
+SCROLLED = 15
+"""So many methods stand in full; more scroll, so that the charts stay near."""
+SIGNIFICANT = 0.05
+"""After Holm's correction."""
+
+
+def significant(contrast: Contrast) -> bool:
+    """Whether a difference may carry a mark; never below 6 pairs, where nothing is tested."""
+    return contrast.corrected is not None and contrast.corrected < SIGNIFICANT
+
+
+def ordered(board: Leaderboard) -> list[Standing]:
+    """Best mean rank first, those without a rank last; world after world."""
+    places = [None, *worlds(board)]
+
+    def order(standing: Standing) -> tuple[int, bool, float]:
+        unranked = standing.mean_rank is None
+        return places.index(standing.world) if standing.world in places else 0, unranked, standing.mean_rank or 0.0
+
+    return sorted(board.standings, key=order)
+
+
+def cells_of(board: Leaderboard, standing: Standing) -> list[Cell]:
+    """The cells that a standing is about."""
+    return [cell for cell in board.cells if cell.method == standing.method and standing.world in (None, cell.world)]
+
+
+def verdict(cells: Sequence[Cell], measure: Measure) -> str:
+    """In how many cells a method is surely better or worse than the baseline, in words; '' for the baseline itself."""
+    pairs = [
+        cell.contrasts[measure.name] for cell in cells if measure.name in cell.contrasts and cell.counted and not cell.weak
+    ]
+    if not pairs:
+        return ""
+    if all(pair.p is None for pair in pairs):
+        return f"untested (n = {max(pair.difference.n for pair in pairs)} of {FEWEST_PAIRS} pairs)"
+    sure = [pair.difference.mean * measure.better for pair in pairs if significant(pair)]
+    better, worse = sum(value > 0 for value in sure), sum(value < 0 for value in sure)
+    return f"{better} better, {worse} worse, {len(pairs) - better - worse} undecided (n = {len(pairs)} cells)"
+
+
+def primary(board: Leaderboard, measures: Sequence[Measure]) -> list[Measure]:
+    """The first measure of which differences from the baseline are known, if any is."""
+    return [measure for measure in measures if any(measure.name in cell.contrasts for cell in board.cells)][:1]
+
+
+def seconds(cells: Sequence[Cell]) -> tuple[float | None, float | None, int]:
+    """Mean seconds, greatest peak memory in megabytes, and over how many runs."""
+    trials = [trial for cell in cells for trial in done(cell)]
+    times = [trial.seconds for trial in trials if trial.seconds is not None]
+    memory = [trial.peak_memory for trial in trials if trial.peak_memory is not None]
+    return fmean(times) if times else None, max(memory) / 2**20 if memory else None, max(len(times), len(memory))
+
+
+def standings(board: Leaderboard, measures: Sequence[Measure]) -> str:
+    """The table; '' where a board has no standings."""
+    rows = ordered(board)
+    shown = [measure for measure in measures if any(measure.name in row.means for row in rows)]
+    if not rows:
+        return ""
+    named = any(row.world is not None for row in rows)
+    head = ["method", *(["world"] if named else []), "mean rank (worst)", "cells", "n (runs)"]
+    head += [f"{measure.title}{measure.unit} {measure.arrow}" for measure in shown]
+    told = primary(board, measures)
+    head += [*(f"{measure.title} against {board.baseline}" for measure in told), "cost a run", "adaptively tested"]
+    body = [_row(board, row, shown, told, named=named) for row in rows]
+    table = tag("table", _head(head), tag("tbody", *body), class_="standings")
+    return tag(
+        "div",
+        table,
+        class_="wide short" if len(rows) > SCROLLED else "wide",
+        role="region",
+        tabindex="0",
+        aria_label="standings",
+    )
+
+
+def _head(names: Sequence[str]) -> str:
+    return tag("thead", tag("tr", *(tag("th", text(name), scope="col") for name in names)))
+
+
+def _row(board: Leaderboard, row: Standing, shown: Sequence[Measure], first: Sequence[Measure], *, named: bool) -> str:
+    cells = cells_of(board, row)
+    failed = tag("small", text(f"{row.failed} failed")) if row.failed else ""
+    parts = [tag("th", name(row.method), scope="row"), *([tag("td", text(row.world or "all"))] if named else [])]
+    parts += [tag("td", _rank(row))]
+    parts += [tag("td", text(f"{row.cells} of {row.wanted}"), failed), tag("td", text(row.n))]
+    parts += [tag("td", *_mean(row, measure, cells)) for measure in shown]
+    parts += [tag("td", text(verdict(cells, measure) or "–"), class_="words") for measure in first]
+    parts += [tag("td", _cost(cells))]
+    tested = tag("small", *(tag("span", text(line), class_="line") for line in row.adaptive)) if row.adaptive else "no"
+    return tag("tr", *parts, tag("td", tested, class_="words"), data_method=row.method)
+
+
+def _rank(row: Standing) -> str:
+    if row.mean_rank is None:
+        return tag("span", "no rank", title="it lacks cells that others have, so that its rank would not compare")
+    worst = "" if row.worst_rank is None else f" ({row.worst_rank:g})"
+    return tag("b", text(f"{row.mean_rank:.2f}")) + text(worst)
+
+
+def _mean(row: Standing, measure: Measure, cells: Sequence[Cell]) -> list[str]:
+    """The mean with its interval, the worst case beneath; no interval where not every cell has the same seeds."""
+    if measure.name not in row.means:
+        return ["–"]
+    mean, worst = row.means[measure.name], row.worst.get(measure.name)
+    counted = [cell for cell in cells if cell.counted and not cell.weak]
+    whole = mean_over_cells(counted, measure)
+    sure = whole is not None and abs(whole.mean - mean) < 1e-9
+    told = [tag("b", text(measure.shown(mean))), text(f" {measure.interval(whole)}" if sure and whole else "")]
+    seeds = f", n = {whole.n}" if sure and whole else ""
+    return [*told, tag("small", text("" if worst is None else f"worst {measure.shown(worst)}{seeds}"))]
+
+
+def _cost(cells: Sequence[Cell]) -> str:
+    time, memory, n = seconds(cells)
+    told = [*([] if time is None else [f"{time:.1f} s"]), *([] if memory is None else [f"{memory:,.0f} MB"])]
+    return text(", ".join(told)) + tag("small", text(f"n = {n}")) if told else "–"
