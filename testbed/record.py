@@ -165,8 +165,7 @@ def _outcome(work: Callable[[Workspace], Outcome], workspace: Workspace) -> tupl
         return Outcome("interrupted", str(interruption) or "Ctrl-C"), interruption
     except (Exception, SystemExit) as error:  # one method's fault must not end the others' runs: recorded with its trace
         (workspace.folder / "error.txt").write_text(traceback.format_exc())
-        told = str(error) if isinstance(error, Faulty) else f"{type(error).__name__}: {error}"
-        return Outcome("failed", told), None
+        return Outcome("failed", str(error) if isinstance(error, Faulty) else f"{type(error).__name__}: {error}"), None
 
 
 def _spent(workspace: Workspace) -> dict[str, Any]:

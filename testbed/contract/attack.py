@@ -104,7 +104,9 @@ def leaves_a_model(trial: Trial) -> None:
     if "tamper" not in trial.first.results:
         return
     edited = trial.first.results["tamper"]
-    require_victim("tamper", edited, trial)
+    test = trial.world.data.test
+    inputs, classes = test[torch.arange(len(test))].inputs, len(trial.world.data.task.classes)
+    require_victim("tamper", edited, inputs, classes)
     require(edited.layers == trial.world.victim.layers, f"the layers were {trial.world.victim.layers} and are {edited.layers}")
 
 

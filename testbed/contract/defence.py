@@ -9,7 +9,7 @@ import torch
 
 from testbed.api import Defence, DefenderResources, Examples
 from testbed.contract.promise import Promise, Results, Trial, require
-from testbed.contract.victim import require_batch, require_loss, require_victim
+from testbed.contract.victim import require_loss, require_model, require_rows, require_victim
 from testbed.contract.watch import Watch
 from testbed.data.overlay import anonymous
 from testbed.identity import overrides
@@ -36,9 +36,11 @@ def act(trial: Trial, rows: Examples, watch: Watch) -> Results:
     if overrides(defence, Defence, "during_alignment", "before_training", "during_training"):
         start = world.fresh()
         if overrides(defence, Defence, "during_alignment"):
-            start = world.fit(stage("during_alignment", start), anonymous(world.data.train)).bare()
+            wrapped = _model("during_alignment", stage("during_alignment", start))
+            start = world.fit(wrapped, anonymous(world.data.train)).bare()
         chosen = stage("before_training", rows)
-        victim = world.fit(stage("during_training", start), chosen)
+        require_rows("before_training", chosen, rows, len(world.data.task.classes))  # told before training fails on them
+        victim = world.fit(_model("during_training", stage("during_training", start)), chosen)
     stage("at_inference", stage("after_training", victim))
     return results or {"nothing": None}
 
@@ -55,11 +57,12 @@ def accepts(trial: Trial, method: Any) -> None:
 
 def returns_what_comes_next(trial: Trial) -> None:
     """Rows where rows were handed in, otherwise a victim that answers, and has a loss if it is to be trained."""
+    test, classes = trial.world.data.test, len(trial.world.data.task.classes)
     for name, result in trial.first.results.items():
         if name == "before_training":
-            _require_rows(result, trial)
+            require_rows(name, result, trial.rows, classes)
         elif name != "nothing":
-            require_victim(name, result, trial)
+            require_victim(name, result, test[torch.arange(len(test))].inputs, classes)
         if name in IN_TRAINING:
             require_loss(result, trial.rows)
 
@@ -67,7 +70,7 @@ def returns_what_comes_next(trial: Trial) -> None:
 def oracle_says_so(trial: Trial) -> None:
     """`oracle` is True only where the name shows it."""
     honest = not trial.method.oracle or "oracle" in f"{trial.name} {type(trial.method).__name__}".lower()
-    require(honest, f"{trial.name} asks for the answers")
+    require(honest, f"{trial.name} asks which rows are poisoned; call it oracle, or do without")
 
 
 PROMISES = (
@@ -76,11 +79,7 @@ PROMISES = (
 )
 
 
-def _require_rows(rows: Any, trial: Trial) -> None:
-    require(isinstance(rows, Examples), f"before_training gave {type(rows).__name__}, which cannot be read in batches")
-    require(len(rows) > 0, "before_training left no rows")
-    places = torch.arange(0, len(rows), 2)
-    batch = rows[places]
-    require(torch.equal(batch.rows, places), "before_training's rows are not numbered from 0")
-    require(len(batch.labels) == len(batch.inputs) == len(places), "before_training gives other numbers of rows than asked for")
-    require_batch(batch, trial.rows[torch.arange(1)], len(trial.world.data.task.classes))
+def _model(name: str, given: Any) -> Any:
+    """What can be trained at all, for whatever else is wrong with it is told apart."""
+    require_model(name, given)
+    return given

@@ -60,17 +60,18 @@ MODEL_DETECTOR = Noun(
 MODEL = Noun(None, model.act, model.accepts, (SHOWN_A_MODEL, *model.PROMISES))
 
 
-def examine(group: str, name: str, method: Any, world: World) -> list[Verdict]:
+def examine(group: str, name: str, method: Any, world: World, limit: float | None = None) -> list[Verdict]:
     """Every promise of a method that was configured as `group=name`, and what became of it.
 
-    Where the method refuses to work at all, as unsupported or by an error, there is nothing more to judge after that.
+    Where the method refuses to work at all, as unsupported or by an error, there is nothing more to judge after that; nor
+    where it is still at work after `limit` seconds.
     """
     noun = _noun(group, method)
     if noun.base is not None and not isinstance(method, noun.base):
         return [Verdict(f"it is a testbed.api.{noun.base.__name__}", False, f"{type(method).__name__} is not derived from it")]
     if group == "model":
         world = replace(world, model=method)
-    trial = Trial(method, name, world, _rows(group, world), noun.act)
+    trial = Trial(method, name, world, _rows(group, world), noun.act, limit)
     accepts = Promise("it accepts these settings on these data and this model", lambda trial: _accepted(trial, noun))
     verdicts = [judged(promise, trial) for promise in (*SETTLED, accepts)]
     if verdicts[-1].kept is not True:

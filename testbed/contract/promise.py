@@ -10,6 +10,8 @@ from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 from testbed.api import Examples, Invalid, Unsupported
+from testbed.contract.broken import ADVICE, Broken, require, told
+from testbed.contract.limit import Overlong, limited
 from testbed.contract.watch import Watch, fingerprint
 from testbed.contract.world import World, spread
 from testbed.data.overlay import anonymous
@@ -20,10 +22,6 @@ Act = Callable[["Trial", Examples, Watch], Results]
 MISSING = "no-such-name"
 PROBES = 8
 """Test rows that a victim is asked, to tell it from another."""
-
-
-class Broken(Exception):
-    """A promise that was not kept, and how."""
 
 
 class Promise(NamedTuple):
@@ -58,6 +56,7 @@ class Trial:
     world: World
     rows: Examples
     act: Act
+    limit: float | None = None
 
     @cached_property
     def first(self) -> Seen:
@@ -84,22 +83,22 @@ class Trial:
         return Seen(results, {name: fingerprint(value, inputs) for name, value in results.items()}, watch.changed)
 
 
-def require(condition: bool, reason: str) -> None:
-    """Raises `Broken` with this reason unless the condition holds."""
-    if not condition:
-        raise Broken(reason)
-
-
 def judged(promise: Promise, trial: Trial) -> Verdict:
     """Was the promise kept?"""
     try:
-        promise.check(trial)
+        with limited(trial.limit):
+            promise.check(trial)
+    except Overlong as reason:
+        return Verdict(promise.sentence, False, f"{reason}; look for a loop without an end, or say limit= to wait longer")
     except Broken as broken:
         return Verdict(promise.sentence, False, str(broken))
     except Unsupported as reason:
         return Verdict(promise.sentence, None, str(reason))
-    except Exception as error:  # a method may fail in any way: each is a promise broken, and the others are judged as well
-        return Verdict(promise.sentence, False, f"{type(error).__name__}: {' '.join(str(error).split())}")
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # in whatever way: a promise broken, and the others are judged too
+        return Verdict(promise.sentence, False, told(error))
     return Verdict(promise.sentence, True)
 
 
@@ -132,6 +131,11 @@ def repeats(trial: Trial) -> None:
 
 def blind(trial: Trial) -> None:
     """What is not among the rows plays no part."""
+    trial.first  # noqa: B018 (it works where the rows carry their history)
+    try:
+        trial.second  # noqa: B018
+    except (Exception, SystemExit) as error:
+        raise Broken(f"it fails on an anonymous copy of the rows, which is all that a run gives it: {told(error)}") from error
     alike = trial.first.prints == trial.second.prints or trial.second.prints != trial.third.prints
     require(alike, f"other results on an anonymous copy of the rows: {', '.join(_differing(trial.first, trial.second))}")
 
@@ -141,7 +145,7 @@ def leaves(what: str) -> Callable[[Trial], None]:
 
     def check(trial: Trial) -> None:
         changed = sorted({*trial.first.changed[what], *trial.second.changed[what]})
-        require(not changed, f"changed: {', '.join(changed)}")
+        require(not changed, f"changed: {', '.join(changed)}; {ADVICE[what]}")
 
     return check
 
@@ -158,8 +162,7 @@ def refuses_well(check: Callable[[Trial, Any], None]) -> Callable[[Trial], None]
             except Invalid as refusal:
                 require("\n" not in str(refusal), f"{name}={value} is refused in more than one line")
             except Exception as error:  # whatever else comes is what the promise is about
-                said = f"{type(error).__name__}: {' '.join(str(error).split())}"
-                raise Broken(f"{name}={value} gives {said} instead of Invalid") from error
+                raise Broken(f"{name}={value} gives {told(error)} instead of Invalid; say so in check") from error
 
     return refuses
 

@@ -47,9 +47,9 @@ class Watch:
         """Inside, rows and the global random states are somebody else's; the latter begin at `salt`."""
         before = {name: rows_digest(examples) for name, examples in self.rows.items()}
         with randomness(salt):
-            drawn = _random_states()
+            drawn = random_states()
             yield
-            self.changed["randomness"] += _differing(drawn, _random_states())
+            self.changed["randomness"] += _differing(drawn, random_states())
         self.changed["rows"] += _differing(before, {name: rows_digest(examples) for name, examples in self.rows.items()})
 
 
@@ -101,7 +101,8 @@ def randomness(salt: int) -> Iterator[None]:
         np.random.set_state(numbers)
 
 
-def _random_states() -> dict[str, str]:
+def random_states() -> dict[str, str]:
+    """The states of the global generators, in words that are equal where they are."""
     return {
         "torch": tensor_digest(torch.get_rng_state()),
         "NumPy": repr([part.tolist() if hasattr(part, "tolist") else part for part in np.random.get_state()]),

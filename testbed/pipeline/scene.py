@@ -260,16 +260,14 @@ def _fresh(model: Model, task: Task, seed: int, trainer: Settings) -> Victim:
         return placed(model(task), trainer)
 
 
-def maker(scene: Scene, seed: int | None = None, *, untrained: bool = False) -> Callable[..., Victim]:
+def maker(scene: Scene, seed: int | None = None, *, untrained: bool = False) -> Callable[[], Victim]:
     """A plain function that makes the victim which training starts from: no attribute of it leads to the scene.
 
-    Called with a number it is initialised otherwise. With `untrained` it is left as it is before any pretraining, for those
-    who only look at it.
+    With `untrained` it is left as it is before any pretraining, for those who only look at it.
     """
-    first = derive(scene.seed, "initialisation") if seed is None else seed
+    seed = derive(scene.seed, "initialisation") if seed is None else seed
 
-    def fresh(number: int = 0) -> Victim:
-        seed = derive(first, f"number {number}") if number else first
+    def fresh() -> Victim:
         return scene.untrained(seed) if untrained else scene._begun(seed)
 
     return fresh

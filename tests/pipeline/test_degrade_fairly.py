@@ -101,9 +101,10 @@ class Vandal(Defence):
         return victim
 
 
-def test_what_a_defence_does_to_its_references_reaches_nobody_else(run: Run) -> None:
-    changed = result(run(defence=Vandal(), new_task=True))["measures"]
-    assert changed["undefended_trainability"] == result(run(new_task=True))["measures"]["trainability"]
+def test_a_defence_that_writes_into_its_references_is_found_out(run: Run) -> None:
+    found = result(run(defence=Vandal()))
+    assert found["status"] == "failed" and not found["measures"]
+    assert "Vandal (test_degrade_fairly.py): after_training changed resources.reference[0]" in found["reason"]
 
 
 def test_an_edited_model_is_compared_with_the_same_edit_of_the_undefended_one(run: Run) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -201,7 +202,7 @@ def test_runs_that_are_not_done_are_named_and_not_counted(world: World, told: Ca
     world()
     bad = world(defence=Fails("failed"))
     said = told(format="table")
-    assert f"not counted, failed: {bad.name}: ZeroDivisionError: as told" in said
+    assert re.search(rf"not counted, failed: {bad.name}: defence \S+Fails \(\S+, line \d+\): ZeroDivisionError: as told", said)
     assert yaml.safe_load((bad / "config.yaml").read_text()) == {}
 
 
@@ -240,9 +241,10 @@ class InPlace(Defence):
         return victim
 
 
-def test_a_defence_that_works_in_place_changes_no_undefended_measure(world: World) -> None:
-    untouched, changed = result(world())["measures"], result(world(defence=InPlace()))["measures"]
-    assert changed["undefended_clean_accuracy"] == untouched["clean_accuracy"] != changed["clean_accuracy"]
+def test_a_defence_that_works_in_place_is_found_out(world: World) -> None:
+    found = result(world(defence=InPlace()))
+    assert found["status"] == "failed" and not found["measures"]
+    assert "InPlace (test_measures.py): after_training changed the model that it is given" in found["reason"]
 
 
 class Greedy(Backdoor):
