@@ -91,7 +91,7 @@ class AttackerResources:
     """What an attacker may use: the clean rows, other data, an untrained surrogate, training, randomness.
 
     `positions` (n,) tells an attacker who controls training where its rows lie among those trained on; otherwise None.
-    `defence` is set only for an adaptive attack.
+    `defence` is set only for an attack that is `adaptive`; `poison` only for exams: what this attack made of these rows.
     """
 
     task: Task
@@ -102,6 +102,7 @@ class AttackerResources:
     auxiliary: Examples | None = None
     defence: Defence | None = None
     positions: Tensor | None = None
+    poison: Poison | None = None
 
 
 @dataclass(frozen=True)
@@ -128,18 +129,15 @@ class Described:
     """A method's constructor only assigns, so that its parameters describe it (`record.describe` reads them)."""
 
     def check(self, resources: Any) -> None:
-        """Refuse a parameter that cannot work with this data and model, before anything is trained.
-
-        Raises:
-            Invalid: the parameter, its value, the limit and what to do.
-            Unsupported: the method does not apply here, which is recorded as a skipped run.
-        """
+        """Before anything is trained, refuse what cannot work with this data and model: raises `Invalid` for a parameter,
+        `Unsupported` where the method does not apply, which is recorded as a skipped run."""
 
 
 class Attack(Described, ABC):
     """Changes training rows, and sets the exams that tell whether that worked."""
 
     uses_surrogate: ClassVar[bool] = False  # True for a poison crafted with `resources.fresh` or `fit`
+    adaptive: ClassVar[bool] = False  # True for a poison made against `resources.defence`, which is then handed over
 
     @abstractmethod
     def poison(self, resources: AttackerResources) -> Poison:
@@ -187,6 +185,10 @@ class Defence(Described):
     def at_inference(self, victim: Victim, resources: DefenderResources) -> Victim:
         """Wrap a trained victim, so that it answers otherwise or not at all."""
         return victim
+
+    def objective(self, victim: Victim, batch: Batch) -> Tensor | None:
+        """What its repair minimises over clean rows, for adaptive attackers: a differentiable scalar, None if nothing."""
+        return None
 
 
 class Detector(Described, ABC):

@@ -118,6 +118,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except Terminated:
         return 143
+    except BrokenPipeError:  # | head had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit does not fail
+        return 1
     except Exception as error:  # a fault of testbed's own: still one line, and the trace for whoever asks
         if "--debug" in words:
             traceback.print_exc()

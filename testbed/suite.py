@@ -32,7 +32,8 @@ class Suite(pydantic.BaseModel):
     `worlds` choose data and model. The clean arm is every method without an attack, and is not crossed with `rates`.
     `counted` are the attacks that enter ranks (all if None); `dev` are attacks for tuning, never part of the grid;
     `clean_budget` says in words which clean rows a defender has; of `families`, each holds the measures whose paired tests are
-    corrected together (Holm), for one method at a time; `seconds` and `megabytes` are what a run takes, until some were made.
+    corrected together (Holm), for one method at a time; `trials` is the budget of `testbed tune`, the same for everyone;
+    `seconds` and `megabytes` are what a run takes, until some were made.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
@@ -50,6 +51,7 @@ class Suite(pydantic.BaseModel):
     counted: tuple[str, ...] | None = None
     dev: dict[str, Part] = pydantic.Field(default_factory=dict)
     families: tuple[tuple[str, ...], ...] = ()
+    trials: int = pydantic.Field(20, ge=1)
     seconds: float | None = None
     megabytes: float | None = None
 

@@ -1,4 +1,4 @@
-"""The numbers that README claims, measured again from the same commands: means over 3 seeds."""
+"""The numbers that docs/numbers.md claims, measured again from the same commands: means over 3 seeds."""
 
 from __future__ import annotations
 

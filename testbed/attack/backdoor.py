@@ -22,9 +22,11 @@ class Backdoor(Attack):
     With `clean_label` only rows that have the wanted label already are stamped. `include_target_class` lets rows of the target
     class be drawn too, where stamping changes no label. `append` adds stamped copies instead of replacing. With
     `after_augmentation` the attacker controls training and stamps there. Unless `rounded`, stamped rows stay float32, which no
-    stored image could. `test_trigger` is shown at test time where it is not the trigger that was trained on.
+    stored image could. `test_trigger` is shown at test time where it is not the trigger that was trained on. Besides,
+    round(cover_rate n) *cover* rows are drawn as the poisoned ones are, stamped likewise, and keep their label: they teach that
+    the trigger alone decides nothing. `adapted_to` names the detectors or defences that a recipe was made against.
 
-    Source: Gu et al. 2017, arXiv 1708.06733; Chen et al. 2017, arXiv 1712.05526.
+    Source: Gu et al. 2017, arXiv 1708.06733; Chen et al. 2017, arXiv 1712.05526; cover rows: Qi et al. 2023 (ICLR 2023).
     """
 
     trigger: Trigger
@@ -37,13 +39,18 @@ class Backdoor(Attack):
     after_augmentation: bool = False
     rounded: bool = True
     test_trigger: Trigger | None = None
+    cover_rate: Annotated[float, "give a share of the rows, between 0 and 1"] = 0.0
+    adapted_to: tuple[str, ...] = ()
 
     def check(self, resources: AttackerResources) -> None:
         if resources.task.kind != "images":
             raise Unsupported(f"needs images, not {resources.task.kind}")
         classes = len(resources.task.classes)
-        if not 0 <= self.poison_rate <= 1:
-            raise Invalid("poison_rate", self.poison_rate, "must lie between 0 and 1")
+        for name, rate in (("poison_rate", self.poison_rate), ("cover_rate", self.cover_rate)):
+            if not 0 <= rate <= 1:
+                raise Invalid(name, rate, "must lie between 0 and 1")
+        if self.cover_rate and self.clean_label:
+            raise Invalid("cover_rate", self.cover_rate, "clean-label poison keeps its labels too", "say attack.cover_rate=0")
         self.label.check(self.target_label, classes)
         if self.clean_label and isinstance(self.label, AllToAll):
             raise Invalid(
@@ -55,14 +62,15 @@ class Backdoor(Attack):
         self._chosen(resources)
 
     def poison(self, resources: AttackerResources) -> Poison:
-        rows = self._chosen(resources)
+        rows, cover = self._chosen(resources)
         clean = resources.train[rows]
         wanted = self.label(clean.labels, self.target_label, len(resources.task.classes))
+        answers = torch.where(cover, clean.labels, wanted)
         stamped = (
             clean.inputs if self.after_augmentation else self._stamp(self.trigger, clean, derive(resources.seed, "trigger"))
         )
         indices = len(resources.train) + torch.arange(len(rows)) if self.append else rows
-        return Poison(indices, Batch(stamped, wanted, rows))
+        return Poison(indices, Batch(stamped, answers, rows), cover if cover.any() else None)
 
     def triggered_tests(self, test: Examples, resources: AttackerResources) -> dict[str, Poison]:
         labels = all_labels(test)
@@ -85,23 +93,27 @@ class Backdoor(Attack):
         """Whether this recipe needs the attacker to train the model."""
         return self.after_augmentation
 
-    def _chosen(self, resources: AttackerResources) -> Tensor:
-        """Rows to poison, int64 (round(poison_rate n),), ascending."""
+    def _chosen(self, resources: AttackerResources) -> tuple[Tensor, Tensor]:
+        """Rows to stamp, int64 (round(poison_rate n) + round(cover_rate n),), ascending; bool, which of them are cover."""
         labels = all_labels(resources.train)
         wanted = self.label(labels, self.target_label, len(resources.task.classes))
         fit = labels == wanted if self.clean_label else labels != wanted
         if self.include_target_class:
             fit = fit | (labels == self.target_label)
-        eligible, asked = fit.nonzero().flatten(), round(self.poison_rate * len(labels))
-        if self.poison_rate > 0 and asked == 0:
-            limit = f"{self.poison_rate} x {len(labels)} training rows rounds to 0 rows"
-            raise Invalid("poison_rate", self.poison_rate, limit, "raise it, or say attack=none")
-        if asked > len(eligible):
-            sizes = torch.bincount(labels, minlength=len(resources.task.classes)).tolist()
-            limit = f"needs {asked} rows, but only {len(eligible)} of {len(labels)} may be poisoned (class sizes {sizes})"
-            raise Invalid("poison_rate", self.poison_rate, limit, f"at most {len(eligible) / len(labels):.4g} works here")
-        drawn = torch.randperm(len(eligible), generator=generator(resources.seed, "rows"))[:asked]
-        return eligible[drawn].sort().values
+        eligible, total, taken = fit.nonzero().flatten(), len(labels), 0
+        sizes = torch.bincount(labels, minlength=len(resources.task.classes)).tolist()
+        for name, rate, without in (("poison_rate", self.poison_rate, "attack=none"), ("cover_rate", self.cover_rate, "0")):
+            asked, left = round(rate * total), len(eligible) - taken
+            if rate > 0 and asked == 0:
+                limit = f"{rate} x {total} training rows rounds to 0 rows"
+                raise Invalid(name, rate, limit, f"raise it, or say {without}")
+            if asked > left:
+                limit = f"needs {asked} rows, but only {left} of {total} may be poisoned (class sizes {sizes})"
+                raise Invalid(name, rate, limit, f"at most {left / total:.4g} works here")
+            taken += asked
+        drawn = torch.randperm(len(eligible), generator=generator(resources.seed, "rows"))[:taken]
+        rows, order = eligible[drawn].sort()
+        return rows, order >= round(self.poison_rate * total)
 
     def _exam(self, test: Examples, examined: Tensor, wanted: Tensor, resources: AttackerResources) -> Poison:
         rows = examined.nonzero().flatten()

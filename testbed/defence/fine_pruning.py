@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from testbed.api import ChannelParameter, Defence, DefenderResources, Examples, Invalid, Unsupported, Victim
+from testbed.api import Batch, ChannelParameter, Defence, DefenderResources, Examples, Invalid, Unsupported, Victim
 from testbed.defence.fine_tuning import require_reserve
 from testbed.features import accuracy, read
 
@@ -50,6 +50,10 @@ class FinePruning(Defence):
         for parameter in tuned.groups["penultimate"]:
             parametrize.remove_parametrizations(parameter.module, parameter.name)
         return tuned
+
+    def objective(self, victim: Victim, batch: Batch) -> Tensor:
+        """The victim's own training loss, which its fine-tuning minimises."""
+        return victim.loss(batch)
 
     def _kept(self, pruned: Victim, masks: list[Mask], activation: Tensor, reserve: Examples) -> Tensor:
         """Which channels to keep, bool (channels,): the smallest set tried that was still accurate enough."""

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from testbed.api import Defence, DefenderResources, Invalid, Victim
+from testbed.api import Batch, Defence, DefenderResources, Invalid, Victim
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,10 @@ class FineTuning(Defence):
 
     def after_training(self, victim: Victim, resources: DefenderResources) -> Victim:
         return resources.fit(victim, resources.reserve, epochs=self.epochs, optimiser=self.optimiser)
+
+    def objective(self, victim: Victim, batch: Batch) -> Tensor:
+        """The victim's own training loss."""
+        return victim.loss(batch)
 
 
 def require_reserve(resources: DefenderResources) -> None:

@@ -11,6 +11,7 @@ from rich.table import Table
 from testbed.index import Entry
 from testbed.launcher.grid import Grid, default_jobs
 from testbed.plan import Request
+from testbed.rules import seeds_to_decide
 
 
 def forecast(asked: Grid, open_: Sequence[Request], known: Mapping[str, Entry]) -> None:
@@ -30,6 +31,7 @@ def forecast(asked: Grid, open_: Sequence[Request], known: Mapping[str, Entry]) 
     jobs = asked.options.jobs or default_jobs()
     print(f"{len(asked.plan.requests)} runs in {len(cells)} cells; {len(asked.plan.requests) - len(open_)} are done already")
     suite = asked.whole.suite
+    print(f"seeds: {seeds_to_decide(suite, asked.whole.requests)}")
     made = [(request, known[request.key]) for request in asked.plan.requests if request.key in known]
     seconds = _sum(open_, made, lambda entry: entry.seconds, suite.seconds)
     size = _sum(open_, made, lambda entry: entry.size / 1e6, suite.megabytes)

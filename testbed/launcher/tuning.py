@@ -36,7 +36,7 @@ class Options(pydantic.BaseModel):
     attack: tuple[str, ...] | None = None
     data: tuple[str, ...] | None = None
     tune: str | None = None
-    trials: int = pydantic.Field(ge=1, le=100_000)
+    trials: int | None = pydantic.Field(None, ge=1, le=100_000)
     seed: int = pydantic.Field(ge=0)
     seeds: tuple[int, ...] | None = None
     rates: tuple[float, ...] | None = None
@@ -152,6 +152,8 @@ def tuning(words: Sequence[str], search: SearchPath) -> Tuning:
     options = _options(told)
     search.require("suite", options.suite)
     suite = read_suite(search.options("suite")[options.suite])
+    departs = [] if options.trials in (None, suite.trials) else [f"{options.trials} trials instead of {suite.trials}"]
+    options = options.model_copy(update={"trials": options.trials or suite.trials})
     if suite.verb != "train":
         raise Refused(f"suite={suite.name}: its verb is {suite.verb}; defences and attacks are tuned on suites of verb train")
     kind, name = _tuned(options, rest)
@@ -166,7 +168,7 @@ def tuning(words: Sequence[str], search: SearchPath) -> Tuning:
     requests = tuple(request for request in plan.requests if request.attack != CLEAN)
     if not requests:
         raise Refused("there is nothing to run: what is tuned and what it is tuned on are meant for no world in common")
-    departures = tuple(_departures(narrowed, options, settings))
+    departures = (*departs, *_departures(narrowed, options, settings))
     found = Tuning(suite, kind, name, options, dimensions, requests, settings, more, departures, Path(outputs))
     _check(found, search)
     return found
