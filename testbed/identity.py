@@ -116,6 +116,13 @@ def current_source(module: str) -> str | None:
     return None if path is None else file_digest(path)[:16]
 
 
+def files_of(module: str) -> set[Path]:
+    """The files of a module and of what it imports of the same code base; none where it is a library's, or is not there."""
+    found: dict[str, str] = {}
+    _follow(module, found)
+    return {path for name in found if (path := _file(name)) is not None}
+
+
 def tensor_digest(tensor: Tensor) -> str:
     """SHA-256 over dtype, shape and bytes, wherever the tensor lies and whatever its strides."""
     plain = tensor.detach().cpu().contiguous()

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -17,13 +18,15 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent
 FOLDER = "index"
 REUSABLE = ("done", "skipped")
+VARIABLE = re.compile(r"oc\.env:\s*([A-Za-z_][A-Za-z_0-9]*)")
 
 
 @dataclass(frozen=True)
 class Entry:
     """How a request ended: its status and why, the run folder below the outputs ('' where it left none), what it cost.
 
-    `stamp` is that of the code when it ran, `watched` those of other people's files that took part.
+    `code` is the exit code that it would have had alone. `stamp` is that of the code when it ran, `watched` those of other
+    people's files that took part.
     """
 
     status: str
@@ -32,6 +35,7 @@ class Entry:
     seconds: float = 0.0
     size: int = 0
     log: str = ""
+    code: int = 0
     stamp: str = ""
     watched: Mapping[str, str] = field(default_factory=dict)
 
@@ -65,12 +69,20 @@ def write(outputs: Path, key: str, made: Entry) -> None:
     new.replace(place)
 
 
-def code_stamp(folders: Sequence[Path]) -> str:
-    """16 hexadecimal digits over testbed's sources and the configuration in these folders."""
-    whole = hashlib.sha256()
-    for home, pattern in ((PACKAGE, "*.py"), *((folder, "*.yaml") for folder in folders)):
-        for path in sorted(home.rglob(pattern)):
-            whole.update(str(path.relative_to(home)).encode() + b"\0" + path.read_bytes() + b"\0")
+def stamp_of(folders: Sequence[Path], words: Sequence[str]) -> str:
+    """16 hexadecimal digits over testbed's sources, the configuration in these folders, and what else gives words a meaning.
+
+    That is the working directory, where relative paths and a user's modules lie, and the variables that configuration reads.
+    """
+    whole, names = hashlib.sha256(os.getcwd().encode()), set[str]()
+    for home, ending in ((PACKAGE, ".py"), *((folder, ".yaml") for folder in folders)):
+        for path in _files(home):
+            if path.endswith(ending):
+                content = Path(path).read_bytes()
+                whole.update(os.path.relpath(path, home).encode() + b"\0" + content + b"\0")
+                names |= set(VARIABLE.findall(content.decode("utf-8", "replace"))) if ending == ".yaml" else set()
+    names |= {name for word in words for name in VARIABLE.findall(word)}
+    whole.update(json.dumps([(name, os.environ.get(name)) for name in sorted(names)]).encode())
     return whole.hexdigest()[:16]
 
 
@@ -91,14 +103,24 @@ def file_stamp(path: Path) -> str:
     return f"{state.st_size}:{state.st_mtime_ns}"
 
 
-def _listing(folder: Path) -> list[str]:
-    found = []
-    for home, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__pycache__")))
-        for name in sorted(names):
-            state = os.stat(os.path.join(home, name), follow_symlinks=False)
-            found.append(f"{os.path.relpath(home, folder)}/{name}:{state.st_size}:{state.st_mtime_ns}\n")
-    return found
+def _listing(folder: Path) -> Iterator[str]:
+    for path in _files(folder):
+        try:
+            state = os.stat(path)
+        except OSError:  # a link that leads nowhere
+            yield f"{os.path.relpath(path, folder)}\n"
+        else:
+            yield f"{os.path.relpath(path, folder)}:{state.st_size}:{state.st_mtime_ns}\n"
+
+
+def _files(folder: Path) -> Iterator[str]:
+    """Every file below a folder, in order, links followed, hidden folders left out."""
+    seen = set[str]()
+    for home, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(home)
+        folders[:] = () if real in seen else sorted(name for name in folders if not name.startswith((".", "__pycache__")))
+        yield from (os.path.join(home, name) for name in sorted(names) if real not in seen)
+        seen.add(real)
 
 
 def _place(outputs: Path, key: str) -> Path:

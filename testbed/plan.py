@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import product
@@ -121,15 +122,24 @@ class Plan:
         return Plan(self.suite, self.choice, tuple(request for request in self.requests if request.victim in mine))
 
 
+def last_of(words: Sequence[str]) -> tuple[str, ...]:
+    """The words without those that a later one for the same key outdoes; Hydra takes no two for one group."""
+    return tuple({key_of(word): word for word in words}.values())
+
+
+def key_of(word: str) -> str:
+    """What an override sets: 'attack.poison_rate' of '+attack.poison_rate=1'."""
+    return word.lstrip("+~").partition("=")[0]
+
+
 def root(word: str) -> str:
     """The first part of what an override sets: 'attack' of '+attack.poison_rate=1'."""
-    key = word.lstrip("+~").partition("=")[0]
-    return key.partition("@")[0].partition(".")[0].partition("/")[0]
+    return key_of(word).partition("@")[0].partition(".")[0].partition("/")[0]
 
 
 def begins(word: str, beginnings: Sequence[str]) -> bool:
     """Whether an override sets one of these keys, or one below it."""
-    key = word.lstrip("+~").partition("=")[0]
+    key = key_of(word)
     return any(
         key == beginning or key.startswith((f"{beginning}.", f"{beginning}@", f"{beginning}/")) for beginning in beginnings
     )
@@ -159,7 +169,7 @@ def planned(suite: Suite, choice: Choice) -> Plan:
             if world not in (shown.worlds or worlds) or world not in (chosen.worlds or worlds):
                 continue
             words = (*suite.settings, *place.settings, *shown.settings, *chosen.settings, *choice.settings, f"seed={seed}")
-            words = words if rate is None else (*words, f"{key}={rate:g}")
+            words = last_of(words if rate is None else (*words, f"{key}={rate:g}"))
             declared = (
                 world in suite.worlds and seed in suite.seeds and method in suite.methods and (rate is None or rate in values)
             )
@@ -197,7 +207,7 @@ def store(plan: Plan, command: Sequence[str], outputs: Path) -> Path:
         "requests": [asdict(request) for request in plan.requests],
     }
     place = folder / f"plan-{plan.digest}.json"
-    new = place.with_suffix(f".{hashlib.sha256(str(command).encode()).hexdigest()[:8]}.new")
+    new = folder / f".{plan.digest}.{uuid.uuid4().hex}"  # several drivers may say the same at once
     new.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     new.replace(place)
     return place

@@ -97,6 +97,16 @@ def test_a_key_is_about_what_is_run_and_not_about_where_it_goes() -> None:
     assert [one.place for one in here] == [one.place for one in elsewhere.requests]
 
 
+def test_of_two_words_for_one_key_the_last_counts() -> None:
+    there, back = (
+        planned(SUITE, Choice(settings=settings)).requests
+        for settings in (("trainer.lr=1", "trainer.lr=2"), ("trainer.lr=2", "trainer.lr=1"))
+    )
+    assert not {one.key for one in there} & {one.key for one in back}
+    assert "trainer.lr=1" in back[0].overrides
+    assert "trainer.lr=2" not in back[0].overrides
+
+
 def test_plans_of_one_suite_are_read_back_together(tmp_path: Path) -> None:
     store(planned(SUITE, Choice(seeds=(0,))), ("testbed",), tmp_path)
     store(planned(SUITE, Choice(names=("none", "mine"), methods={"mine": ("defence=mine",)})), ("testbed",), tmp_path)

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
-from testbed.index import REUSABLE, Entry, code_stamp, entry
+from testbed.index import REUSABLE, Entry, entry, stamp_of
 from testbed.launcher.forecast import forecast
 from testbed.launcher.grid import Grid, default_jobs, grid
 from testbed.launcher.search import SearchPath
-from testbed.launcher.task import Task
+from testbed.launcher.task import Task, quoted
 from testbed.plan import Request, store
 from testbed.words import Terminated
 
@@ -56,7 +56,8 @@ class Filling:
     stamp: str = ""
 
     def __post_init__(self) -> None:
-        self.stamp = code_stamp([self.search.own, *self.search.users])
+        words = [word for request in self.asked.plan.requests for word in request.overrides]
+        self.stamp = stamp_of([self.search.own, *self.search.users], words)
         found = {request.key: entry(self.asked.outputs, request.key) for request in self.asked.plan.requests}
         self.known = {key: made for key, made in found.items() if made is not None}
         self.open = [request for request in self.asked.plan.requests if not self._holds(request)]
@@ -80,11 +81,13 @@ class Filling:
             Refused: one does not, with the nearest.
         """
         choice = self.asked.whole.choice
-        if not choice.settings and not choice.methods:
-            return
-        from testbed.launcher.compose import check_names, register
+        from testbed.launcher.compose import check_names, composed, register
 
         register(self.search)
+        if self.asked.logging:
+            composed("sync", self._shown_by(), self.search)
+        if not choice.settings and not choice.methods:
+            return
         for request in {request.method: request for request in self.open}.values():
             check_names(request.verb, request.overrides, self.search)
 
@@ -132,10 +135,14 @@ class Filling:
         from testbed.launcher.job import Job, run
 
         register(self.search)
-        outputs = self.asked.outputs
-        places = (f"runs={outputs}", f"paths.outputs={outputs}", f"group={self.asked.group}")
-        found = composed("sync", [*places, f"logger={self.asked.options.logger}", *self.asked.logging], self.search)
+        found = composed("sync", self._shown_by(), self.search)
         run(Job("sync", plain(found.config), found.choices, debug="--debug" in self.flags))
+
+    def _shown_by(self) -> list[str]:
+        """The words of `testbed sync` that show this suite."""
+        outputs = quoted(str(self.asked.outputs))
+        places = (f"runs={outputs}", f"paths.outputs={outputs}", f"group={self.asked.group}")
+        return [*places, f"logger={self.asked.options.logger}", *self.asked.logging]
 
     def summed_up(self) -> int:
         """Say how it stands with every run: the exit code."""
@@ -147,7 +154,8 @@ class Filling:
             print(f"  {made.status}: {request.label}: {made.reason} (log: {made.log})", file=sys.stderr)
         if not bad and all(ends.values()):
             return 0
-        return 2 if all(made and made.status == "refused" for made in ends.values()) else 1
+        codes = {made.code if made else 0 for made in ends.values()}
+        return max(codes) if len(codes) == 1 else 1
 
 
 def _duration(seconds: float) -> str:

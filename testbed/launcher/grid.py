@@ -11,7 +11,7 @@ import pydantic
 import yaml
 
 from testbed.launcher.search import SearchPath
-from testbed.plan import UNSEEN, Choice, Plan, begins, planned
+from testbed.plan import UNSEEN, Choice, Plan, begins, key_of, planned
 from testbed.suite import Suite, read_suite
 from testbed.words import Refused, nearest
 
@@ -91,11 +91,10 @@ def grid(words: Sequence[str], search: SearchPath) -> Grid:
     search.require("suite", options.suite)
     suite = read_suite(search.options("suite")[options.suite])
     unseen = tuple(word for word in rest if begins(word, UNSEEN))
-    outputs = next((word.partition("=")[2] for word in reversed(rest) if word.startswith("paths.outputs=")), "")
     whole = planned(suite, _choice(suite, options, [word for word in rest if word not in unseen], search))
     if not whole.requests:
         raise Refused("there is nothing to run: none of the methods chosen is meant for a world chosen")
-    place = Path(outputs or _setting(search, "paths", "outputs")).absolute()
+    place = Path(outputs_of(rest, search)).absolute()
     logging = tuple(word for word in unseen if begins(word, ["logger"]))
     return Grid(whole, whole.shard(*options.parts), options, place, logging)
 
@@ -149,6 +148,9 @@ def _choice(suite: Suite, options: Options, rest: Sequence[str], search: SearchP
     further = {name: (f"{suite.kind}={name}",) for name in asked or () if name not in suite.methods} | classes
     names = None if asked is None and not classes else (*(asked or ()), *classes)
     settings = tuple(word for word in rest if not word.startswith(target))
+    for axis, key in (("seeds", "seed"), ("rates", suite.rated[0])):
+        if key in map(key_of, settings):
+            raise Refused(f"{key}: the suite gives it to every run; say {axis}= to choose others")
     return Choice(options.data, options.attack, options.rates, names, options.seeds, further, settings)
 
 
@@ -158,11 +160,26 @@ def _require(search: SearchPath, suite: Suite, name: str) -> None:
         raise Refused(f"{suite.kind}={name}: there is no such {suite.kind}; {nearest(name, known)}")
 
 
-def _setting(search: SearchPath, *path: str) -> str:
-    node: Any = yaml.safe_load((search.own / "base.yaml").read_text(encoding="utf-8"))
-    for part in path:
-        node = node[part]
-    return str(node)
+def outputs_of(words: Sequence[str], search: SearchPath) -> str:
+    """Where these words say that results go, by Hydra's grammar, or else where they go by default.
+
+    Raises:
+        Refused: it is no plain text.
+    """
+    given = [word for word in words if key_of(word) == "paths.outputs"]
+    if not given:
+        return str(yaml.safe_load((search.own / "base.yaml").read_text(encoding="utf-8"))["paths"]["outputs"])
+    value = given[-1].partition("=")[2]
+    if "${" in value or not value:
+        raise Refused(f"{given[-1]}: give the folder itself")
+    if set(value) & set(",'\"\\(){}[]"):
+        from testbed.launcher.compose import parsed, values
+
+        found = values(parsed(given[-1]))
+        if len(found) != 1 or not isinstance(found[0], str):
+            raise Refused(f"{given[-1]}: give one folder, in quotes where its name has signs of the grammar in it")
+        value = found[0]
+    return value
 
 
 def _list(text: str) -> tuple[str, ...]:

@@ -14,9 +14,9 @@ from typing import Any
 import pydantic
 import yaml
 
-from testbed.api import Invalid
+from testbed.api import Invalid, Unsupported
 from testbed.launcher.compose import parsed, values
-from testbed.words import Refused, nearest
+from testbed.words import Faulty, Refused, nearest
 
 LIBRARY = ("torch.optim.", "torchvision.models.")
 """What `_target_` may name besides testbed's own code and what the user named."""
@@ -59,12 +59,22 @@ def instantiate(node: Any, key: str, execution_whitelist: Collection[str] = ()) 
 
 
 def called(target: Callable[..., Any], arguments: Mapping[str, Any], key: str) -> Any:
-    """target(**arguments), with errors that name the configuration key."""
+    """target(**arguments), with errors that name the configuration key.
+
+    Raises:
+        Faulty: what somebody else wrote failed in a way of its own.
+    """
     try:
         return target(**arguments)
     except Invalid as error:
         error.component = error.component or key
         raise
+    except Exception as error:
+        module = getattr(target, "__module__", "")
+        if module.partition(".")[0] == "testbed" or isinstance(error, OSError | MemoryError | Refused | Unsupported):
+            raise
+        name = f"{module}.{getattr(target, '__qualname__', target)}"
+        raise Faulty(f"{key} {name}: {type(error).__name__}: {' '.join(str(error).split())}") from error
 
 
 def locate(name: str, key: str, execution_whitelist: Collection[str]) -> Callable[..., Any]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-from testbed.words import Refused, Terminated, TimedOut
+from testbed.words import Faulty, Refused, Terminated, TimedOut
 
 PIPELINES = {
     "train": "testbed.pipeline.train:train",
@@ -44,11 +44,12 @@ class Job:
 
 
 class Ended(NamedTuple):
-    """How a run ended: its exit code, its folder if it left one, and one line where it was an error."""
+    """How a run ended: its exit code, its folder if it left one, and if not one line that says why, and a status."""
 
     code: int
     folder: Path | None = None
     message: str = ""
+    status: str = ""
 
 
 def run(job: Job) -> int:
@@ -62,11 +63,11 @@ def ended(job: Job) -> Ended:
         with _terminable():
             return _run(job)
     except KeyboardInterrupt:
-        return _said("interrupted; run the same command again to resume", 130)
+        return _said("interrupted; run the same command again to resume", 130, "interrupted")
     except Terminated:
-        return _said("ended by SIGTERM; run the same command again to resume", 143)
+        return _said("ended by SIGTERM; run the same command again to resume", 143, "interrupted")
     except TimedOut as error:  # before there was a run to record it in
-        return _said(f"error: {error}", 1)
+        return _said(f"error: {error}", 1, "timeout")
     except BaseException as error:
         if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):  # | head had enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit does not fail
@@ -74,12 +75,12 @@ def ended(job: Job) -> Ended:
         if job.debug:
             traceback.print_exc()
         message, code = explained(error)
-        return _said(f"error: {message}", code)
+        return _said(f"error: {message}", code, "failed" if code == 1 else "refused")
 
 
-def _said(message: str, code: int) -> Ended:
+def _said(message: str, code: int, status: str) -> Ended:
     print(message, file=sys.stderr)
-    return Ended(code, None, message)
+    return Ended(code, None, message, status)
 
 
 @contextmanager
@@ -105,6 +106,8 @@ def explained(error: BaseException) -> tuple[str, int]:
 
     if isinstance(error, Refused):
         return str(error), error.code
+    if isinstance(error, Faulty):
+        return f"{error} (--debug shows the trace)", 1
     if isinstance(error, Invalid):
         return " ".join(str(error).splitlines()), 2
     said = f"{type(error).__name__}: {' '.join(str(error).split())}"

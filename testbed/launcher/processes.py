@@ -73,11 +73,11 @@ def _ended(task: Task, future: Future[Entry]) -> Entry:
         return future.result()
     except TimeoutError:
         assert task.timeout is not None
-        made = Entry("timeout", f"its process was ended {GRACE:g} s after its {task.timeout:g} s", log=str(task.log))
+        made = Entry("timeout", f"its process was ended {GRACE:g} s after its {task.timeout:g} s", log=str(task.log), code=1)
     except ProcessExpired as end:
-        made = Entry("killed", _how(end.exitcode or 0), log=str(task.log))
+        made = Entry("killed", _how(end.exitcode or 0), log=str(task.log), code=1)
     except Exception as error:  # of testbed's own, around the run: this run's fault, not the others'
-        made = Entry("failed", f"{type(error).__name__}: {error}", log=str(task.log))
+        made = Entry("failed", f"{type(error).__name__}: {error}", log=str(task.log), code=1)
     write(Path(task.outputs), task.request.key, made)
     return made
 

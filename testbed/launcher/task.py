@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from testbed.plan import Request
@@ -10,7 +11,7 @@ from testbed.plan import Request
 
 @dataclass(frozen=True)
 class Task:
-    """A request with what its worker needs: where results go, how to compose it, and its limits."""
+    """A request with what its worker needs: where results go, how to compose it, its limits, and who waits for it."""
 
     request: Request
     outputs: str
@@ -21,13 +22,19 @@ class Task:
     timeout: float | None = None
     debug: bool = False
     more: tuple[str, ...] = ()
+    driver: int = field(default_factory=os.getpid)
 
     @property
     def words(self) -> tuple[str, ...]:
         """The overrides of the run."""
-        return (*self.request.overrides, *self.more, f"paths.outputs={self.outputs}")
+        return (*self.request.overrides, *self.more, f"paths.outputs={quoted(self.outputs)}")
 
     @property
     def log(self) -> Path:
         """Where everything goes that the run prints."""
         return Path(self.outputs) / "benchmark" / self.group / "log" / f"{self.request.key}.log"
+
+
+def quoted(text: str) -> str:
+    """A text as Hydra's grammar takes it for one value, whatever is in it."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'" if set(text) & set(",='\"\\(){}[]: ") else text

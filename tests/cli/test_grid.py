@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,8 @@ class Mine(Defence):
         if self.how == "gone":
             os._exit(0)
         if self.how == "slow":
+            with open("process", "w") as stream:
+                stream.write(str(os.getpid()))
             time.sleep(600)
         return victim
 """
@@ -139,6 +142,63 @@ def test_an_interrupted_grid_goes_on_where_it_was(place: Path, environment: dict
     }
 
 
+def test_a_killed_driver_takes_its_workers_with_it(place: Path, environment: dict[str, str]) -> None:
+    words = ["benchmark", "suite=small", "defence=slow", "attack=badnets", "--config-dir", "conf", "logger=none", "jobs=1"]
+    child = subprocess.Popen([sys.executable, "-m", "testbed.cli", *words], env=environment, stdout=subprocess.DEVNULL)
+    process = wait_for(lambda: int((place / "process").read_text() or 0) if (place / "process").is_file() else 0)
+    child.kill()
+    child.wait()
+    wait_for(lambda: not Path(f"/proc/{process}").exists())
+    ends = [json.loads(path.read_text())["status"] for path in place.glob("outputs/train/*slow*/result.json")]
+    assert ends == ["interrupted"]
+
+
+def wait_for(seen: Callable[[], Any], seconds: float = 60.0) -> Any:
+    """What this says as soon as it says something; fails where it never does."""
+    end = time.monotonic() + seconds
+    while not (found := seen()):
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    return found
+
+
+def test_a_grid_in_this_process_ends_where_it_is_told_to(place: Path, environment: dict[str, str]) -> None:
+    words = [
+        "benchmark",
+        "suite=small",
+        "defence=slow",
+        "attack=badnets",
+        "--config-dir",
+        "conf",
+        "logger=none",
+        "launcher=basic",
+    ]
+    child = subprocess.Popen([sys.executable, "-m", "testbed.cli", *words], env=environment, stdout=subprocess.DEVNULL)
+    wait_for((place / "process").is_file)
+    child.send_signal(signal.SIGTERM)
+    assert child.wait(60) == 143
+    assert statuses(place) == {"done": 1, "interrupted": 1}
+
+
+def test_other_words_for_the_folder_of_outputs_are_understood(place: Path, spawn: Say) -> None:
+    words = ("benchmark", "suite=small", "attack=badnets", "--config-dir", "conf", "logger=none", "launcher=basic", "shard=1/2")
+    found = spawn(*words, "++paths.outputs='a, b'")
+    assert found.code == 0, found.err
+    assert len(list(place.glob("a, b/train/*/result.json"))) == 2
+    assert not (place / "outputs").exists()
+
+
+def test_an_edited_data_plug_in_is_run_again(place: Path, spawn: Say) -> None:
+    data = "from testbed.data.digits import digits\n\ndef load(**options):\n    return digits(**options)\n"
+    (place / "rows.py").write_text(data)
+    words = ("benchmark", "suite=small", "data._target_=rows.load", "attack=none", "defence=none", "--config-dir", "conf")
+    options = ("logger=none", "launcher=basic")
+    assert spawn(*words, *options).code == 0
+    assert "1 done already" in spawn(*words, *options).out
+    (place / "rows.py").write_text(data.replace("options)", "{**options, 'reserve_per_class': 10})"))
+    assert "0 done already" in spawn(*words, *options).out
+
+
 def test_shards_together_are_the_whole_and_each_is_less(place: Path, spawn: Say) -> None:
     words = ("benchmark", "suite=small", "--config-dir", "conf", "logger=none", "launcher=basic")
     part = spawn(*words, "shard=2/2")
@@ -176,13 +236,19 @@ def test_a_dry_run_tells_cells_time_and_disk_and_makes_nothing(place: Path, spaw
             ["suite=small", "trainer.max_epoch=1"],
             "trainer.max_epoch: there is no such key in trainer; did you mean max_epochs?",
         ),
+        (["suite=small", "seed=3"], "seed: the suite gives it to every run; say seeds= to choose others"),
+        (["suite=small", "paths.outputs=${oc.env:HOME}"], "paths.outputs=${oc.env:HOME}: give the folder itself"),
+        (
+            ["suite=small", "logger=wandb", "logger.mod=online"],
+            "logger.mod: there is no such key in logger; did you mean mode?",
+        ),
         (["suite=small", "nonsense"], "nonsense: this is not key=value; see testbed benchmark --help"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line_before_anything_is_run(
     place: Path, say: Say, words: list[str], said: str
 ) -> None:
-    found = say("benchmark", *words, "--config-dir", "conf", "logger=none")
+    found = say("benchmark", "logger=none", *words, "--config-dir", "conf")
     assert found.code == 2
     assert said in found.refusal()
     assert not list(place.glob("outputs/train/*"))
