@@ -1,4 +1,4 @@
-"""How often 95 % intervals over few seeds hold the mean, in populations whose mean is known, and how wide they are.
+"""How often 95 % intervals over few seeds hold the mean, and how often sign flips mark differences whose mean is 0.
 
 python scripts/interval_coverage.py --simulations 2000
 """
@@ -12,10 +12,11 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from testbed.statistics import Interval, guaranteed, over_seeds
+from testbed.statistics import Interval, guaranteed, over_seeds, sign_flips
 
 Draw = Callable[[np.random.Generator, tuple[int, int]], np.ndarray]
 SEEDS = (3, 5, 8)
+PAIRS = (6, 8, 10)
 RESAMPLES = 999
 
 
@@ -96,14 +97,46 @@ def table(simulations: int) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def shifted(population: Population) -> Population:
+    """The same less its mean: differences whose mean is 0."""
+    return Population(0.0, lambda generator, shape: population.draw(generator, shape) - population.mean)
+
+
+DIFFERENCES: Mapping[str, Population] = {
+    "symmetric: normal, 0 ± 0.1": Population(0.0, lambda generator, shape: generator.normal(0, 0.1, shape)),
+    "symmetric: 0.4 or -0.4, each in half of the pairs": shifted(mixture(0.1, 0.9, 0.5, 0.0)),
+    "asymmetric: 0.1 in 9 of 10 pairs, else -0.9": shifted(mixture(0.0, 1.0, 0.9, 0.0)),
+    "asymmetric: beta(0.8, 3.2) less its mean": shifted(bent(0.8, 3.2)),
+}
+"""Paired differences whose mean is 0: who is marked here is marked wrongly, as far as the mean is meant."""
+
+
+def marked(population: Population, pairs: int, simulations: int) -> float:
+    """The share of samples of so many pairs of which p by sign flips is below 0.05."""
+    samples = population.draw(np.random.default_rng(pairs), (simulations, pairs))
+    p_values = [sign_flips(sample) for sample in samples]
+    return float(np.mean([p is not None and p < 0.05 for p in p_values]))
+
+
+def flips(simulations: int) -> str:
+    """Markdown: a row a population of differences of mean 0, by pairs the share that is marked."""
+    head = ["differences of mean 0", *(f"{pairs} pairs" for pairs in PAIRS)]
+    lines = [head, ["---"] * len(head)]
+    for name, population in DIFFERENCES.items():
+        lines.append([name, *(f"{marked(population, pairs, simulations):.3f}" for pairs in PAIRS)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def main() -> None:
-    """Print the table."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--simulations", type=int, default=2000, help="samples of each population (default 2000)")
     simulations = parser.parse_args().simulations
     error = np.sqrt(0.95 * 0.05 / simulations)
     print(f"n = {simulations} simulations a cell; the standard error of a coverage of 0.95 is {error:.3f}\n")
     print(table(simulations))
+    print(f"\nthe share of {simulations} samples with p below 0.05 by sign flips\n")
+    print(flips(simulations))
 
 
 if __name__ == "__main__":

@@ -28,10 +28,17 @@ def cells_of(trials: Iterable[Trial], rules: Rules) -> list[Cell]:
     for trial in trials:
         groups.setdefault((trial.row, trial.method), []).append(trial)
     cells = [_cell(members) for members in groups.values()]
-    weak = {
-        row: _weak([cell for cell in cells if cell.row == row], rules.verb) for row in dict.fromkeys(cell.row for cell in cells)
-    }
-    return [replace(cell, weak=weak[cell.row], counted=_counts(cell, cells, rules)) for cell in cells]
+    rows: dict[Row, list[Cell]] = {}
+    for cell in cells:
+        rows.setdefault(cell.row, []).append(cell)
+    return [_judged(cell, rows[cell.row], rules) for cell in cells]
+
+
+def _judged(cell: Cell, row: Sequence[Cell], rules: Rules) -> Cell:
+    gaps = _gaps(cell, row, rules)
+    unknown = not gaps and any(_success(trial, rules.verb) is not None for other in row for trial in _done(other))
+    weak = bool(gaps) and fmean(gaps) < WEAK - 1e-9  # 0.6 - 0.5 is less than 0.1 by rounding alone
+    return replace(cell, weak=weak, unknown=unknown, counted=not unknown and _counts(cell, row, rules))
 
 
 def _cell(members: Sequence[Trial]) -> Cell:
@@ -42,7 +49,11 @@ def _cell(members: Sequence[Trial]) -> Cell:
     return Cell(first.world, first.attack, first.rate, first.method, tuple(members), spreads)
 
 
-def _counts(cell: Cell, cells: Iterable[Cell], rules: Rules) -> bool:
+def _done(cell: Cell) -> list[Trial]:
+    return [trial for trial in cell.trials if trial.status == "done"]
+
+
+def _counts(cell: Cell, row: Sequence[Cell], rules: Rules) -> bool:
     """Whether its row is one of those by which methods are ranked.
 
     Where the suite does not say, a row in which the attacker poisoned otherwise for each method that it knew is none.
@@ -51,7 +62,7 @@ def _counts(cell: Cell, cells: Iterable[Cell], rules: Rules) -> bool:
         return False
     if rules.counted is not None:
         return cell.attack in rules.counted
-    return not _adapted([trial for other in cells if other.row == cell.row for trial in other.trials])
+    return not _adapted([trial for other in row for trial in other.trials])
 
 
 def _adapted(row: Sequence[Trial]) -> bool:
@@ -94,16 +105,49 @@ def spread(name: str, done: Sequence[Trial]) -> Spread | None:
     return Spread(over_seeds(models), guaranteed(models) if bounded else None, seeds)
 
 
-def _weak(row: Sequence[Cell], verb: str) -> bool:
-    """Whether an attack has nothing that could be defeated: success undefended less than 10 points above the clean twin."""
-    undefended = "attack_success_rate" if verb == "detect" else "undefended_attack_success_rate"
-    gaps: dict[int, float] = {}
-    for trial in (trial for cell in row for trial in cell.trials if trial.status == "done"):
-        before = _number(trial.measures.get(undefended))
-        twin = _number(trial.measures.get("clean_twin_attack_success_rate"))
+def _success(trial: Trial, verb: str) -> float | None:
+    """Of the attack on the victim that nobody defends."""
+    return _number(trial.measures.get("attack_success_rate" if verb == "detect" else "undefended_attack_success_rate"))
+
+
+def _gaps(cell: Cell, row: Sequence[Cell], rules: Rules) -> list[float]:
+    """By seed: how far the attack that this cell met succeeds above the clean twin.
+
+    A method that met a poison of its own is judged by its own runs, all others by those of the baseline, so that no further
+    method changes what is weak; where there is no baseline, by the mean over the poisons of the row, each once.
+    """
+    own = _differing(cell, row, rules)
+    base = [other for other in row if other.method == rules.baseline and _by_seed([other], rules)]
+    shared = base or [other for other in row if not _differing(other, row, rules)]
+    return list(_by_seed([cell] if own else shared, rules).values())
+
+
+def _differing(cell: Cell, row: Sequence[Cell], rules: Rules) -> bool:
+    """Whether its poison is another than that of the baseline, or, where there is none, one made for it and for nobody else."""
+    mine = _poisons(_done(cell))
+    base = [trial for other in row if other.method == rules.baseline for trial in _done(other)]
+    if base:
+        theirs = _poisons(base)
+        return any(mine[seed].isdisjoint(theirs[seed]) for seed in mine.keys() & theirs.keys())
+    others = {poison for other in row if other is not cell for trial in _done(other) for poison in [trial.poison]}
+    return any(trial.adaptive and trial.poison not in others for trial in _done(cell)) and bool(others)
+
+
+def _poisons(done: Iterable[Trial]) -> dict[int, set[str]]:
+    found: dict[int, set[str]] = {}
+    for trial in done:
+        found.setdefault(trial.seed, set()).add(trial.poison)
+    return found
+
+
+def _by_seed(cells: Iterable[Cell], rules: Rules) -> dict[int, float]:
+    """By seed: the mean over its poisons of success undefended above the clean twin."""
+    gaps: dict[int, dict[str, float]] = {}
+    for trial in (trial for cell in cells for trial in _done(cell)):
+        before, twin = _success(trial, rules.verb), _number(trial.measures.get("clean_twin_attack_success_rate"))
         if before is not None and twin is not None:
-            gaps[trial.seed] = before - twin
-    return bool(gaps) and fmean(gaps.values()) < WEAK
+            gaps.setdefault(trial.seed, {}).setdefault(trial.poison, before - twin)
+    return {seed: fmean(found.values()) for seed, found in gaps.items()}
 
 
 def complete(cell: Cell, measure: str) -> bool:

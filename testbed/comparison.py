@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 
 from testbed.cell import cells_of, complete, counted_rows, spread
 from testbed.contrast import contrasted
 from testbed.leaderboard import Cell, Leaderboard, Row, Standing, Trial
+from testbed.plan import CLEAN
 from testbed.population import populations
 from testbed.rules import LESS_IS_BETTER, RANKED, Rules
 from testbed.statistics import ranks
 
 BUDGET = "attack_budget_"
 """What the names of measures begin with that tell what an attacker spent."""
+
+
+PENDING = ("missing", "interrupted", "stale")
+"""How runs stand that are still to be made, or made again."""
+NOT_ENDED_BADLY = ("done", "missing", "skipped", "stale")
 
 
 def compared(trials: Sequence[Trial], rules: Rules) -> Leaderboard:
@@ -35,6 +41,7 @@ def compared(trials: Sequence[Trial], rules: Rules) -> Leaderboard:
         rules.baseline,
         tuple(populations(cells)) if rules.verb == "detect" else (),
         tuple(unpaired),
+        _left_out(cells, rules),
     )
 
 
@@ -43,12 +50,38 @@ def _reason(trial: Trial) -> str:
     return f"{trial.status}: {trial.label}{why}"
 
 
-def _rows(cells: Sequence[Cell], rules: Rules, world: str | None) -> list[Row]:
-    """The counted rows of which it is known, or not known yet, that methods can be ranked by them."""
-    measure = RANKED[rules.verb]
+def _rows(cells: Sequence[Cell], measure: str, world: str | None) -> list[Row]:
+    """The counted rows of which it is known, or can still become known, that they have the measure."""
     told = {cell.row for cell in cells if measure in cell.spreads}
     made = {cell.row for cell in cells if any(trial.status == "done" for trial in cell.trials)}
-    return [row for row in counted_rows(cells, world) if row in told or row not in made]
+    due = {cell.row for cell in cells if any(trial.status in PENDING for trial in cell.trials)}
+    return [row for row in counted_rows(cells, world) if row in told or row in due - made]
+
+
+def _left_out(cells: Sequence[Cell], rules: Rules) -> dict[Row, str]:
+    """The attacked rows by which nobody is ranked, with the reason; without those that are not meant to be."""
+    by_row: dict[Row, list[Cell]] = {}
+    for cell in cells:
+        by_row.setdefault(cell.row, []).append(cell)
+    ranked = _rows(cells, RANKED[rules.verb], None)
+    why = {row: _why_not(row, members, rules) for row, members in by_row.items() if row not in ranked}
+    return {row: reason for row, reason in why.items() if reason}
+
+
+def _why_not(row: Row, members: Sequence[Cell], rules: Rules) -> str:
+    """'' for the clean arm, and for an attack that is not among the suite's counted ones or that adapts to each method."""
+    statuses = [trial.status for cell in members for trial in cell.trials]
+    if row[1] == CLEAN or (rules.counted is not None and row[1] not in rules.counted):
+        return ""
+    if any(cell.unknown for cell in members):
+        return "success on the clean twin is not known, nor therefore whether the attack is weak"
+    if any(cell.weak for cell in members):
+        return "weak: the attack is not 10 points above its clean twin"
+    if not any(cell.counted for cell in members):
+        return ""
+    if "done" not in statuses:
+        return "no run is done: " + ", ".join(f"{statuses.count(name)} {name}" for name in dict.fromkeys(statuses))
+    return f"no run has {RANKED[rules.verb]}"
 
 
 def _ranked(cells: Sequence[Cell], rules: Rules) -> list[Cell]:
@@ -58,7 +91,7 @@ def _ranked(cells: Sequence[Cell], rules: Rules) -> list[Cell]:
     names = list(dict.fromkeys(cell.method for cell in cells))
     by_cell: dict[tuple[Row, str], float] = {}
     for world in dict.fromkeys(cell.world for cell in cells):
-        rows = _rows(cells, rules, world)
+        rows = _rows(cells, measure, world)
         methods = [name for name in names if all((row, name) in have for row in rows)]
         for row in rows if methods else ():
             means = [have[row, name].spreads[measure].interval.mean for name in methods]
@@ -68,17 +101,21 @@ def _ranked(cells: Sequence[Cell], rules: Rules) -> list[Cell]:
 
 def _standings(cells: Sequence[Cell], rules: Rules, world: str | None) -> list[Standing]:
     """Best first; those without a rank last, in the order in which they were asked for."""
-    rows = _rows(cells, rules, world)
+    rows = {name: _rows(cells, name, world) for name in (RANKED[rules.verb], *rules.tested)}
     here = [cell for cell in cells if world in (None, cell.world)]
     methods = dict.fromkeys(cell.method for cell in here)
     found = [_standing([cell for cell in here if cell.method == method], rows, rules, world) for method in methods]
     return sorted(found, key=lambda one: (one.mean_rank is None, one.mean_rank or 0.0))
 
 
-def _standing(here: Sequence[Cell], rows: Sequence[Row], rules: Rules, world: str | None) -> Standing:
-    counted = [cell for cell in here if cell.row in counted_rows(here)]
-    whole = [cell for cell in counted if cell.row in rows and complete(cell, RANKED[rules.verb])]
-    ranked = [cell.rank for cell in whole if cell.rank is not None] if len(whole) == len(rows) else []
+def _standing(here: Sequence[Cell], rows: Mapping[str, Sequence[Row]], rules: Rules, world: str | None) -> Standing:
+    counted = [cell for cell in here if cell.counted and not cell.weak]
+    faint = {cell.row for cell in here if cell.weak}  # a poison made for it alone may be weak where that of others is not
+    wanted = {name: [row for row in its if row not in faint] for name, its in rows.items()}
+    whole = {name: sum(cell.row in its and complete(cell, name) for cell in counted) for name, its in wanted.items()}
+    first = RANKED[rules.verb]
+    ranked = [cell.rank for cell in counted if cell.row in wanted[first] and cell.rank is not None]
+    ranked = ranked if len(ranked) == len(wanted[first]) else []
     values = {
         name: known
         for name in rules.tested
@@ -87,15 +124,16 @@ def _standing(here: Sequence[Cell], rows: Sequence[Row], rules: Rules, world: st
     return Standing(
         here[0].method,
         world,
-        len(whole),
-        len(rows),
+        whole[first],
+        len(wanted[first]),
         sum(trial.status == "done" for cell in counted for trial in cell.trials),
         fmean(ranked) if ranked else None,
         max(ranked) if ranked else None,
         {name: fmean(known) for name, known in values.items()},
         {name: max(known) if name in LESS_IS_BETTER else min(known) for name, known in values.items()},
+        {name: f"{whole[name]} of {len(wanted[name])} cells" for name in values if whole[name] < len(wanted[name])},
         tuple(line for cell in here if (line := _adaptive(cell))),
-        sum(trial.status not in ("done", "missing", "skipped") for cell in here for trial in cell.trials),
+        sum(trial.status not in NOT_ENDED_BADLY for cell in here for trial in cell.trials),
     )
 
 

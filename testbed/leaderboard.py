@@ -18,9 +18,9 @@ class Trial:
 
     `status` is that of the run, or 'missing' where it was asked for and never made. `seconds` and `peak_memory` (bytes) are
     of the method's own phase. `declared`: a suite asks for it; `adaptive`: the attack was made for this very method. `poison`
-    names the attacker's rows; equal `model` (the aligned one of a chat model) tells that seeds attack one and the same model;
-    `victims` are the keys of the models by role, `undefended` and `clean_twin`; `names` are the options that were chosen, such
-    as data and model.
+    names the attacker's rows, `data` all rows that there were before the attack; equal `model` (the aligned one of a chat
+    model) tells that seeds attack one and the same model; `victims` are the keys of the models by role, `undefended` and
+    `clean_twin`; `names` are the options that were chosen, such as data and model.
     """
 
     world: str
@@ -38,6 +38,7 @@ class Trial:
     declared: bool = True
     adaptive: bool = False
     poison: str = ""
+    data: str = ""
     model: str = ""
     victims: Mapping[str, str] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
@@ -72,18 +73,28 @@ class Contrast(NamedTuple):
 
     `p` (of sign flips) is None below 6 pairs; `corrected` is p after Holm's correction over the families of the suite, and None
     in a row that is not counted or of a measure that is in no family. Without `corrected` there is no mark of significance.
+    `fewest` are the pairs below which no test of its family can have a mark, whatever the differences are (more where a family
+    is larger); None where it is in no family.
     """
 
     difference: Interval
     p: float | None
     corrected: float | None
+    fewest: int | None = None
+
+    @property
+    def decidable(self) -> bool:
+        """Whether it is tested with enough pairs that a mark is possible at all."""
+        return self.fewest is not None and self.difference.n >= self.fewest
 
 
 @dataclass(frozen=True)
 class Cell:
     """Trials that differ in their seed alone. `weak`: the attack is not 10 points above its clean twin: nothing to defeat.
 
-    `counted`: its row enters ranks and means unless it is weak; `rank` is 1 for the best of the methods that are ranked.
+    `unknown`: no run tells success on the clean twin beside success undefended, so that nobody knows whether it is weak; such
+    a row is not counted. `counted`: its row enters ranks and means unless it is weak; `rank` is 1 for the best of the methods
+    that are ranked.
     """
 
     world: str
@@ -94,6 +105,7 @@ class Cell:
     spreads: Mapping[str, Spread] = field(default_factory=dict)
     contrasts: Mapping[str, Contrast] = field(default_factory=dict)
     weak: bool = False
+    unknown: bool = False
     counted: bool = True
     rank: float | None = None
 
@@ -114,9 +126,10 @@ class Standing:
     """A method over all counted cells that are not weak: means, and the worst case beside each.
 
     `world` is None for all worlds together. `cells` were measured, on every seed that was asked for, of `wanted`; a method that
-    lacks some has no rank. `n` are the runs behind the means, in which every cell weighs the same. `adaptive` names the attacks
-    made for this very method that it was tried against, with the success of each before and after. `failed` counts runs that
-    were made and ended badly, in whatever cell.
+    lacks some has no rank. `n` are the runs behind the means, in which every cell weighs the same. `partial` says of each mean
+    (and worst case) that not every counted row is whole in, on how many it rests ('1 of 2 cells'): it compares with no other.
+    `adaptive` names the attacks made for this very method that it was tried against, with the success of each before and after.
+    `failed` counts runs that were made and ended badly, in whatever cell.
     """
 
     method: str
@@ -128,6 +141,7 @@ class Standing:
     worst_rank: float | None
     means: Mapping[str, float] = field(default_factory=dict)
     worst: Mapping[str, float] = field(default_factory=dict)
+    partial: Mapping[str, str] = field(default_factory=dict)
     adaptive: tuple[str, ...] = ()
     failed: int = 0
 
@@ -136,7 +150,8 @@ class Population(NamedTuple):
     """What a detector of backdoored models makes of all models of a world, each counted once.
 
     `auroc` is that of the anomaly index between victims of attacks that are not weak and models that nobody attacked, None
-    where either are lacking. `flagged_clean` and `flagged_backdoored` are rates with Wilson intervals; None without a model.
+    where either are lacking. `flagged_clean` and `flagged_backdoored` are rates with Wilson intervals; None without a
+    model, and of a detector that has no rule by which it flags.
     """
 
     world: str
@@ -153,7 +168,8 @@ class Leaderboard:
     """A comparison, of a suite (`hash` and `departures` say how closely) or of whatever runs a folder holds (`hash` is '').
 
     `baseline` is the method that differences are taken from, `missing` names every trial that is not done, with the reason, and
-    `unpaired` cells with seeds that could not be compared with the baseline, as their poison is another.
+    `unpaired` cells with seeds that could not be compared with the baseline, as their poison, model or data are others.
+    `left_out` are the attacked rows by which nobody is ranked, each with the reason.
     """
 
     title: str
@@ -167,6 +183,7 @@ class Leaderboard:
     baseline: str | None = None
     populations: tuple[Population, ...] = ()
     unpaired: tuple[str, ...] = ()
+    left_out: Mapping[Row, str] = field(default_factory=dict)
 
     @property
     def wanted(self) -> int:

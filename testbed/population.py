@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from testbed.leaderboard import Cell, Population, Trial
 from testbed.plan import CLEAN
 from testbed.statistics import Interval, separation, wilson
 
-Judged = dict[str, tuple[float, bool]]
-"""By model: its anomaly index, and whether it was flagged."""
+Judged = dict[str, tuple[float, bool | None]]
+"""By model: its anomaly index, and whether it was flagged; None where the detector has no rule by which it flags."""
 
 
 def populations(cells: Sequence[Cell]) -> list[Population]:
@@ -28,7 +27,7 @@ def _population(world: str, method: str, cells: Sequence[Cell]) -> Population:
     for cell in cells:
         done = [trial for trial in cell.trials if trial.status == "done"]
         clean |= _judged("clean_twin", done)
-        backdoored |= {} if cell.attack == CLEAN or cell.weak else _judged("undefended", done)
+        backdoored |= {} if cell.attack == CLEAN or cell.weak or cell.unknown else _judged("undefended", done)
     auroc = separation([index for index, _ in clean.values()], [index for index, _ in backdoored.values()])
     return Population(world, method, auroc, len(clean), len(backdoored), _flagged(clean), _flagged(backdoored))
 
@@ -40,17 +39,18 @@ def _judged(role: str, trials: Iterable[Trial]) -> Judged:
     for trial in trials:
         row = (*trial.row, trial.seed) if role == "undefended" else (trial.world, trial.seed)
         name = trial.victims.get(role, str(row))
-        found[name] = float(trial.measures[f"{prefix}anomaly_index"]), _flags(prefix, trial.measures)
+        found[name] = float(trial.measures[f"{prefix}anomaly_index"]), _flags(prefix, trial)
     return found
 
 
-def _flags(prefix: str, measures: Mapping[str, Any]) -> bool:
-    """A detector with one score for a model flags it as such; others flag classes of it."""
-    whole = measures.get(f"{prefix}flagged")
-    return bool(measures.get(f"{prefix}flagged_classes")) if whole is None else bool(whole)
+def _flags(prefix: str, trial: Trial) -> bool | None:
+    """A detector with one score for a model flags it as such, if it has a rule; others flag classes of it."""
+    whole, classes = (trial.measures.get(f"{prefix}{name}") for name in ("flagged", "flagged_classes"))
+    if whole is not None:
+        return bool(whole)
+    return None if classes is None or trial.counts.get("anomaly_index") == 1 else bool(classes)
 
 
 def _flagged(judged: Judged) -> Interval | None:
-    if not judged:
-        return None
-    return wilson(sum(flagged for _, flagged in judged.values()) / len(judged), len(judged))
+    told = [flagged for _, flagged in judged.values() if flagged is not None]
+    return wilson(sum(told) / len(told), len(told)) if told else None

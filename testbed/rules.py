@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from testbed.plan import CLEAN, Request
 from testbed.suite import Suite
 
 USUAL = {
@@ -15,6 +16,10 @@ USUAL = {
 """The measures of which standings tell means and worst cases, and of which differences are taken."""
 RANKED = {"train": "defence_effectiveness", "detect": "auroc", "degrade": "refusal_auc_log_steps"}
 """What methods are ranked by; of a degrading alignment the one that no run leaves undefined by ending too soon."""
+SIGNIFICANT = 0.05
+"""A difference is marked where its p, corrected within its family, is below this."""
+EXACT, DRAWN = 13, 9999
+"""The sign-flip test makes every flip up to so many pairs, and draws so many flips of more."""
 LESS_IS_BETTER = frozenset({"attack_success_rate", "false_alarm_rate", "over_refusal_end", "alignment_tax"})
 
 
@@ -49,3 +54,36 @@ def rules_of(suite: Suite, departures: Sequence[str] = ()) -> Rules:
         tuple(departures),
         suite.clean_budget,
     )
+
+
+def fewest_pairs(tests: int) -> int | None:
+    """The fewest pairs with which one of so many tests of a family can have a mark: least n of tests * 2 / 2^n < 0.05.
+
+    Sign flips of n pairs can give no p below 2 / 2^n, and Holm's correction multiplies the least of a family by the number of
+    its tests: 1 test needs 6 pairs, 2 need 7, 8 need 9 and 20 need 10. Flips that are drawn give none below 2 / 10,000: None
+    where so large a family can have no mark with any number of pairs.
+    """
+    enough = (pairs for pairs in range(1, EXACT + 1) if tests * 2 / 2**pairs < SIGNIFICANT)
+    return next(enough, EXACT + 1 if tests * 2 / (DRAWN + 1) < SIGNIFICANT else None)
+
+
+def largest_family(suite: Suite, requests: Iterable[Request]) -> int:
+    """The tests of the largest family of any one method: measures times the rows that can count; 0 where nothing is tested."""
+    if suite.baseline is None or not suite.families:
+        return 0
+    rows: dict[str, set[tuple[str, str, float | None]]] = {}
+    for one in requests:
+        if one.attack != CLEAN and one.method != suite.baseline and one.attack in (suite.counted or (one.attack,)):
+            rows.setdefault(one.method, set()).add((one.world, one.attack, one.rate))
+    return max(map(len, rows.values()), default=0) * max(map(len, suite.families))
+
+
+def seeds_to_decide(suite: Suite, requests: Sequence[Request]) -> str:
+    """'from 9 seeds on a difference can be significant (8 tests a method, Holm); 3 are asked for', before any run is made."""
+    tests, asked = largest_family(suite, requests), len({one.seed for one in requests})
+    if not tests:
+        return "this suite tests no differences"
+    fewest, told = fewest_pairs(tests), f"({tests} test{'s' if tests > 1 else ''} a method, Holm)"
+    if fewest is None:
+        return f"no number of seeds can make a difference significant {told}"
+    return f"from {fewest} seeds on a difference can be significant {told}; {asked} are asked for"

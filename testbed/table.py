@@ -154,8 +154,10 @@ def legend(rows: Sequence[Row]) -> str:
         ' (over draws of the attack where it says "this model only")',
         "KM": "KM Kaplan-Meier, as some seeds were not watched for long enough",
         ">": "> not reached when the run ended",
-        "*": "* p below 0.05 by sign flips over at least 6 pairs, after Holm's correction over the suite's families",
+        "*": "* p below 0.05 by sign flips over at least 6 pairs (a test of symmetry about 0, not of the mean alone), after"
+        " Holm's correction over the suite's families",
         " of ": "(k of n) the mean of the k seeds that have it",
+        " cells": "k of n cells: so many cells are whole; the mean and the worst case compare with none that rest on others",
     }
     return "; ".join(meaning for sign, meaning in signs.items() if sign in said)
 

@@ -28,7 +28,8 @@ FOR_PIPELINES = (
 FOR_CONTRACT = (*(name for name in FOR_PIPELINES if name not in ("testbed.pipeline", "testbed.record", "testbed.artefact")),)
 FOR_LAUNCHERS = (
     *("testbed.launcher", "testbed.record", "testbed.table", "testbed.telling", "testbed.words", "testbed.api"),
-    *("testbed.pipeline", "testbed.index", "testbed.leaderboard", "testbed.plan", "testbed.suite"),
+    *("testbed.pipeline", "testbed.identity", "testbed.index", "testbed.leaderboard", "testbed.plan", "testbed.suite"),
+    "testbed.rules",
 )
 VAGUE = {"utils", "util", "common", "helpers", "helper", "misc", "tools", "base"}
 

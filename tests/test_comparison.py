@@ -6,36 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from trials import RULES, cell_of, grid, standing_of, trial
 
 from testbed.comparison import compared
-from testbed.leaderboard import Cell, Leaderboard, Standing, Trial
+from testbed.leaderboard import Trial
 from testbed.rules import Rules, rules_of
 from testbed.statistics import guaranteed, over_seeds
 from testbed.suite import Part, Suite
-
-RULES = Rules("made up", "train", "none", families=(("attack_success_rate",), ("clean_accuracy",)))
-
-
-def trial(method: str, seed: int = 0, success: float | None = None, **changes: Any) -> Trial:
-    """A run of badnets, undefended success 0.9 and 0 on the clean twin; `success` and effectiveness go together."""
-    measures = {
-        "attack_success_rate": success,
-        "defence_effectiveness": None if success is None else (1.9 - success) / 2,
-        "clean_accuracy": 0.9,
-        "undefended_attack_success_rate": 0.9,
-        "clean_twin_attack_success_rate": 0.0,
-        **changes.pop("measures", {}),
-    }
-    place = {"world": "digits", "attack": "badnets", "rate": 0.1, "status": "done", "poison": f"poison/{seed}"}
-    return Trial(**{**place, "method": method, "seed": seed, "measures": measures, **changes})
-
-
-def cell_of(board: Leaderboard, method: str, attack: str = "badnets", world: str = "digits") -> Cell:
-    return next(cell for cell in board.cells if (cell.world, cell.attack, cell.method) == (world, attack, method))
-
-
-def standing_of(board: Leaderboard, method: str, world: str | None = None) -> Standing:
-    return next(one for one in board.standings if (one.method, one.world) == (method, world))
 
 
 def test_a_cell_keeps_every_seed_and_both_intervals() -> None:
@@ -68,16 +45,6 @@ def test_differences_are_taken_on_the_same_seed_and_poison() -> None:
     assert cell_of(board, "none").contrasts == {}
 
 
-def grid(seeds: int, methods: dict[str, float], attacks: tuple[str, ...] = ("badnets", "blended")) -> list[Trial]:
-    """Every method lowers success by so much on every seed, a hundredth more on each further one."""
-    return [
-        trial(method, seed, 0.9 - less - (seed / 100 if less else 0), attack=attack, poison=f"poison/{attack}{seed}")
-        for attack in attacks
-        for method, less in methods.items()
-        for seed in range(seeds)
-    ]
-
-
 def test_below_six_pairs_nothing_has_a_p_and_from_six_on_a_family_is_one_methods() -> None:
     few = compared(grid(5, {"none": 0.0, "mine": 0.5}), RULES)
     assert {pair.p for cell in few.cells for pair in cell.contrasts.values()} == {None}
@@ -95,6 +62,28 @@ def test_a_test_that_was_not_made_yet_keeps_its_place_in_the_family() -> None:
     missing = [replace(one, attack="blended", status="missing", measures={}) for one in trials]
     contrast = cell_of(compared([*trials, *missing], RULES), "mine").contrasts["attack_success_rate"]
     assert contrast.corrected == pytest.approx(2 * 2 / 64)
+
+
+def test_pairs_met_the_same_victim_and_the_same_data() -> None:
+    trials = [trial("none", seed, 0.9, victims={"undefended": f"v{seed}"}, data="rows") for seed in range(3)]
+    trials += [trial("mine", 0, 0.1, victims={"undefended": "v0"}, data="rows")]
+    trials += [trial("mine", 1, 0.1, victims={"undefended": "of other code"}, data="rows")]
+    trials += [trial("mine", 2, 0.1, victims={"undefended": "v2"}, data="other rows")]
+    board = compared(trials, RULES)
+    assert cell_of(board, "mine").contrasts["attack_success_rate"].difference == over_seeds([0.1 - 0.9])
+    assert board.unpaired == (
+        "digits badnets 0.1 mine: not compared with none, as the undefended victim is another: seed 1",
+        "digits badnets 0.1 mine: not compared with none, as the data set is another: seed 2",
+    )
+
+
+def test_below_so_many_pairs_as_its_family_needs_a_difference_cannot_be_decided() -> None:
+    attacks = tuple("abcdefgh")
+    few, enough = (compared(grid(seeds, {"none": 0.0, "mine": 0.5}, attacks), RULES) for seeds in (8, 9))
+    pairs = [cell_of(board, "mine", "a").contrasts["attack_success_rate"] for board in (few, enough)]
+    assert [(pair.fewest, pair.decidable) for pair in pairs] == [(9, False), (9, True)]
+    assert [pair.corrected for pair in pairs] == [pytest.approx(8 * 2 / 2**8), pytest.approx(8 * 2 / 2**9)]
+    assert cell_of(enough, "mine", "a").contrasts["defence_effectiveness"].fewest is None  # in no family
 
 
 def test_ranks_share_ties_and_whoever_lacks_a_run_has_none() -> None:
@@ -216,3 +205,16 @@ def test_a_population_counts_each_model_once_and_no_victim_of_a_weak_attack() ->
     whole = judged("badnets", 0, 0.5, 0.4, flagged=1.0, clean_twin_flagged=0.0, flagged_classes=[])
     scored = compared([whole], Rules("made up", "detect")).populations[0]
     assert scored.flagged_backdoored is not None and scored.flagged_backdoored.mean == 1.0
+
+
+def test_a_detector_with_one_score_and_no_rule_flags_nobody_and_has_no_rate() -> None:
+    trials = [replace(judged("badnets", seed, 4.0, 1.0), counts={"anomaly_index": 1}) for seed in (0, 1)]
+    trials = [
+        replace(one, measures={**one.measures, "flagged_classes": [], "clean_twin_flagged_classes": []}) for one in trials
+    ]
+    (found,) = compared(trials, Rules("made up", "detect")).populations
+    assert found.auroc == 1.0 and found.backdoored == 2
+    assert found.flagged_backdoored is None and found.flagged_clean is None
+    by_class = [replace(one, counts={"anomaly_index": 10}) for one in trials]
+    (found,) = compared(by_class, Rules("made up", "detect")).populations
+    assert found.flagged_backdoored is not None and found.flagged_backdoored.mean == 0.0

@@ -17,6 +17,7 @@ from scipy.optimize import linprog
 from scipy.stats import qmc
 
 from testbed import statistics
+from testbed.rules import SIGNIFICANT, fewest_pairs
 from testbed.statistics import guaranteed, holm, over_seeds, ranks, separation, sign_flips, wilson
 
 
@@ -137,3 +138,20 @@ def test_holm_is_monotone_and_never_smaller_than_p_or_bonferroni(p_values: list[
 def test_ranks_share_ties_and_separation_counts_them_half() -> None:
     assert ranks([0.9, 0.5, 0.9, 0.1]) == [1.5, 3.0, 1.5, 4.0]
     assert separation([1, 2], [2, 3]) == (1 + 1 + 0.5 + 1) / 4 and separation([], [1]) is None
+
+
+def test_sign_flips_test_symmetry_and_not_the_mean(coverage: ModuleType) -> None:
+    """Samples of 300, of mean 0: standard errors 0.03 and 0.01. Six gains of six are marked, and come with chance 0.9^6."""
+    symmetric, _, asymmetric, _ = coverage.DIFFERENCES.values()
+    assert coverage.marked(asymmetric, 6, 300) == pytest.approx(0.9**6, abs=0.09)
+    assert coverage.marked(symmetric, 6, 300) < 0.05 + 3 * math.sqrt(0.05 * 0.95 / 300)
+
+
+@pytest.mark.parametrize(("tests", "pairs"), [(1, statistics.FEWEST_PAIRS), (2, 7), (8, 9), (20, 10), (249, 14), (250, None)])
+def test_the_fewest_pairs_that_can_decide_are_those_of_the_test_itself(tests: int, pairs: int | None) -> None:
+    assert fewest_pairs(tests) == pairs
+    alike = [[0.1] * n for n in ([14] if pairs is None else [pairs, max(pairs - 1, 1)])]  # nothing can be clearer
+    least = [sign_flips(differences) for differences in alike]
+    corrected = [holm([p] * tests)[0] for p in least]
+    marks = [p is not None and p < SIGNIFICANT for p in corrected]
+    assert marks == ([False] if pairs is None else [True, False])

@@ -36,6 +36,11 @@ class Dimension:
     choices: tuple[str, ...] = ()
 
     @property
+    def first(self) -> Any:
+        """One of its values: the first choice, or the lower end."""
+        return self.choices[0] if self.choices else int(self.low) if self.whole else self.low
+
+    @property
     def points(self) -> tuple[Any, ...] | None:
         """All values, where they can be listed."""
         if self.choices:

@@ -37,7 +37,8 @@ SCORED = ("done", "infeasible")
 class Verdict:
     """How a trial ended: `value` is None unless it was scored, and `excess` is how far it went over the declared limit, if any.
 
-    `counts` are the smallest n behind the value: 'success' and 'clean' rows a run. `runs` are the folders of its runs.
+    `counts` are the smallest n behind the value: 'success' and 'clean' rows a run. `runs` are the folders of its runs;
+    `contents` tell, by label, the rows that each of them worked on.
     """
 
     status: str
@@ -47,6 +48,7 @@ class Verdict:
     parts: Mapping[str, float] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
     runs: Sequence[str] = ()
+    contents: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
 
 
@@ -68,6 +70,16 @@ class Study:
         self.points = listed(dimensions, self.budget)
         self.total = self.budget if self.points is None else len(self.points)
         self._distributions = {key: found.distribution() for key, found in dimensions.items()}
+
+    def require_same(self, declared: Mapping[str, Any]) -> None:
+        """Raises `Refused` where it was begun with other declarations; a new one is given these."""
+        _require_same(self._study, declared)
+
+    @property
+    def declared(self) -> dict[str, Any]:
+        """What it was begun with, and the `contents` of the data that its trials met, by the label of the run."""
+        met = {label: digest for point in self.finished() for label, digest in point.verdict.contents.items()}
+        return {**self._study.user_attrs["declared"], "contents": met}
 
     def finished(self) -> list[Point]:
         """The trials that count, in order."""
@@ -168,7 +180,7 @@ def opened(folder: Path, dimensions: Mapping[str, Dimension], declared: Mapping[
         study = optuna.create_study(
             storage=JournalStorage(backend), study_name=folder.name, direction=direction, load_if_exists=True
         )
-        _require_same(folder.name, study, declared)
+        _require_same(study, declared)
         yield Study(study, dimensions, declared)
     finally:
         held.release()
@@ -191,8 +203,7 @@ def mend(journal: Path) -> None:
             os.fsync(stream.fileno())
 
 
-def _require_same(name: str, study: optuna.Study, declared: Mapping[str, Any]) -> None:
-    """Raises `Refused` where the study was begun with other declarations; a new one is given these."""
+def _require_same(study: optuna.Study, declared: Mapping[str, Any]) -> None:
     wanted = json.loads(json.dumps(declared))
     before = study.user_attrs.get("declared")
     if before is None:
@@ -200,8 +211,18 @@ def _require_same(name: str, study: optuna.Study, declared: Mapping[str, Any]) -
         return
     for key in (*wanted, *before):
         if before.get(key) != wanted.get(key):
-            then, now = (_shown(told.get(key)) for told in (before, wanted))
-            raise Refused(f"study={name}: it was begun with {key} {then}, not {now}; say study=NAME to begin another")
+            then, now = (_shown(part) for part in _apart(before.get(key), wanted.get(key)))
+            begun_with = f"study={study.study_name}: it was begun with {key} {then}, not {now}"
+            raise Refused(f"{begun_with}; say study=NAME to begin another")
+
+
+def _apart(then: Any, now: Any) -> tuple[Any, Any]:
+    """Of two mappings, only what is not the same in both."""
+    if not (isinstance(then, Mapping) and isinstance(now, Mapping)):
+        return then, now
+    same = {key for key in {*then} & {*now} if then[key] == now[key]}
+    before, after = ({key: value for key, value in told.items() if key not in same} for told in (then, now))
+    return before, after
 
 
 def _shown(value: Any) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from testbed.launcher.compose import configuration, plain
+from testbed.launcher.declared import contents_of, require_same_data
 from testbed.launcher.instantiate import named_by_user
 from testbed.launcher.job import Ended, Job, ended
 from testbed.launcher.objective import Ran, judged
@@ -32,23 +33,27 @@ class Trials:
     search: SearchPath
     debug: bool
 
-    def verdict(self, chosen: Sequence[str]) -> Verdict:
+    def verdict(self, chosen: Sequence[str], met: Mapping[str, str]) -> Verdict:
         """How the trial with these words ends. Once a run of it leaves no score possible, the others are not run.
 
+        `met` are the contents of the data of the trials before it, by the label of the run.
+
         Raises:
-            Refused: something is wrong that is no matter of the parameters searched.
+            Refused: something is wrong that is no matter of the parameters searched; the data are no longer what they were.
         """
-        started, ran = time.monotonic(), list[Ran]()
+        started, ran, contents = time.monotonic(), list[Ran](), dict[str, str]()
         for request in self.asked.requests:
             found = self._run(request, chosen)
             if isinstance(found, Verdict):
-                return replace(found, seconds=round(time.monotonic() - started, 1))
+                return replace(found, contents=contents, seconds=round(time.monotonic() - started, 1))
             ran.append(found)
+            contents[request.label] = contents_of(self.asked.outputs / found.folder)
+            require_same_data(self.asked.study, request.label, met.get(request.label), contents[request.label])
             skipped = found.result["status"] == "skipped" and self.asked.kind == "attack"  # a defence fewer, no more
             if found.result["status"] != "done" and not skipped:
                 break
         made = judged(self.asked.kind, self.asked.loss, ran)
-        return replace(made, seconds=round(time.monotonic() - started, 1))
+        return replace(made, contents=contents, seconds=round(time.monotonic() - started, 1))
 
     def _run(self, request: Request, chosen: Sequence[str]) -> Ran | Verdict:
         words = self.asked.words(request, chosen)

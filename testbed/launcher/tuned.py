@@ -13,12 +13,12 @@ import yaml
 from rich.table import Table
 from rich.text import Text
 
-from testbed.launcher.compose import configuration, parsed, plain
+from testbed.launcher.compose import parsed
 from testbed.launcher.objective import Ran, weak
-from testbed.launcher.search import SearchPath
-from testbed.launcher.space import listed
+from testbed.launcher.space import ROOTS, listed
 from testbed.launcher.study import SCORED, Point, Study, begun
 from testbed.launcher.tuning import Tuning
+from testbed.plan import last_of, root
 from testbed.record import read_json
 from testbed.table import console
 from testbed.words import Refused
@@ -123,27 +123,27 @@ def _ran(asked: Tuning, point: Point) -> list[Ran]:
     return [Ran(request, read_json(asked.outputs / run / "result.json"), run) for request, run in runs]
 
 
-def write_best(asked: Tuning, study: Study, command: Sequence[str], search: SearchPath) -> None:
-    """`trials.csv`, and where there is a best `best.yaml` and the tuned method as a YAML of its own; say how to use it."""
+def write_best(asked: Tuning, study: Study, command: Sequence[str], place: Sequence[str]) -> None:
+    """`trials.csv`, and where there is a best `best.yaml` and the tuned method as a YAML of its own; say how to use it.
+
+    `place` is the user's --config-dir, as two words, where there is one.
+    """
     _write(asked.folder / "trials.csv", _csv(asked, study))
     best = study.best()
     if best is None:
         (asked.folder / "best.yaml").unlink(missing_ok=True)
         return
     _write(asked.folder / "best.yaml", yaml.safe_dump(_best(asked, study, best, command), sort_keys=False, allow_unicode=True))
-    chosen = " ".join(shlex.quote(word) for word in best.words)
-    extra = " ".join(shlex.quote(word) for word in _own_words(asked))
     print(f"best of {study.total} trials, n = {_n(asked, best)}: {_outcome(best)}")
-    print(f"  testbed train {extra} {chosen}")
-    if tuned := _tuned_yaml(asked, study, best, search):
-        print(f"  testbed train --config-dir {tuned.parent.parent} {asked.kind}={tuned.stem}")
+    print(f"  {shlex.join(['testbed', 'train', *place, *_overrides(asked, best)])}")
+    if tuned := _tuned_yaml(asked, study, best):
+        print(f"  testbed train --config-dir {shlex.quote(str(tuned.parent.parent))} {asked.kind}={tuned.stem}")
     print(asked.folder, flush=True)
 
 
-def _own_words(asked: Tuning) -> list[str]:
-    """What chooses the method that was tuned, as the suite says it."""
-    parts = asked.suite.methods if asked.kind == "defence" else {**asked.suite.attacks, **asked.suite.dev}
-    return list(parts[asked.name].settings) if asked.name in parts else [f"{asked.kind}={asked.name}"]
+def _overrides(asked: Tuning, best: Point) -> list[str]:
+    """What makes the tuned method of a run's defaults."""
+    return list(last_of([*asked.fixed, *best.words]))
 
 
 def _best(asked: Tuning, study: Study, best: Point, command: Sequence[str]) -> dict[str, Any]:
@@ -151,7 +151,7 @@ def _best(asked: Tuning, study: Study, best: Point, command: Sequence[str]) -> d
     return {
         "study": asked.study,
         **{asked.kind: asked.name},
-        "overrides": [*_own_words(asked), *best.words],
+        "overrides": _overrides(asked, best),
         "values": {parsed(word).get_key_element().lstrip("+"): parsed(word).value() for word in best.words},
         "score": best.verdict.value,
         "parts": dict(best.verdict.parts),
@@ -159,16 +159,17 @@ def _best(asked: Tuning, study: Study, best: Point, command: Sequence[str]) -> d
         "trial": best.place + 1,
         "trials_made": study.total,
         "trials_by_status": {status: ends.count(status) for status in dict.fromkeys(ends)},
-        **asked.declared,
+        **study.declared,
         "command": list(command),
     }
 
 
-def _tuned_yaml(asked: Tuning, study: Study, best: Point, search: SearchPath) -> Path | None:
-    """The tuned method, whole, in a folder for `--config-dir`; None where it also needs what stands outside its own node."""
-    if any(not word.lstrip("+").startswith((f"{asked.kind}.", f"{asked.kind}/")) for word in best.words):
+def _tuned_yaml(asked: Tuning, study: Study, best: Point) -> Path | None:
+    """The tuned method, whole, as its best trial ran it, for `--config-dir`; None where it also needs what is not its own."""
+    if {root(word) for word in best.words} != {asked.kind} or {root(word) for word in asked.fixed} - {*ROOTS[asked.kind]}:
         return None
-    node = plain(configuration("train", asked.words(asked.requests[0], best.words), search).config)[asked.kind]
+    config = (asked.outputs / best.verdict.runs[0] / "config.yaml").read_text(encoding="utf-8")
+    node = yaml.safe_load(config)[asked.kind]
     place = asked.folder / "conf" / asked.kind / f"{asked.name}_tuned.yaml"
     place.parent.mkdir(parents=True, exist_ok=True)
     what = f"{asked.name}, tuned with {study.total} trials on validation rows ({', '.join(asked.against)})"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +12,10 @@ import yaml
 from hydra.core.override_parser.types import Override
 
 from testbed.launcher.compose import check_names, parsed
+from testbed.launcher.grid import outputs_of
 from testbed.launcher.search import SearchPath
 from testbed.launcher.space import ROOTS, Dimension, space, space_file
-from testbed.plan import CLEAN, Choice, Plan, Request, planned, root
+from testbed.plan import CLEAN, Choice, Plan, Request, last_of, planned, root
 from testbed.suite import Part, Suite, read_suite
 from testbed.words import NAME, NAMING, Refused, nearest
 
@@ -116,30 +115,15 @@ class Tuning:
         return tuple(dict.fromkeys(request.attack if self.kind == "defence" else request.method for request in self.requests))
 
     @property
-    def declared(self) -> dict[str, Any]:
-        """What a study is begun with and keeps, by what people know it as."""
-        runs = hashlib.sha256(json.dumps([request.key for request in self.requests]).encode()).hexdigest()[:12]
-        return {
-            "suite": self.suite.name,
-            "suite_hash": self.suite.hash,
-            self.kind: self.name,
-            "trials": self.options.trials,
-            "seed": self.options.seed,
-            "search": {key: found.text for key, found in self.dimensions.items()},
-            "objective": self.objective,
-            "against": list(self.against),
-            "seeds": list(dict.fromkeys(request.seed for request in self.requests)),
-            "worlds": list(dict.fromkeys(request.world for request in self.requests)),
-            "settings": list(self.settings),
-            "departures": list(self.departures),
-            "split": "validation",
-            "runs": runs,
-        }
+    def fixed(self) -> tuple[str, ...]:
+        """What chooses the method that is tuned, as the suite says it, and what the user fixed of it."""
+        parts = self.suite.methods if self.kind == "defence" else {**self.suite.attacks, **self.suite.dev}
+        own = parts[self.name].settings if self.name in parts else (f"{self.kind}={self.name}",)
+        return last_of([*own, *(word for word in self.settings if root(word) in ROOTS[self.kind])])
 
     def words(self, request: Request, chosen: Sequence[str]) -> list[str]:
-        """The words of one run of a trial; of two words for one key the last counts, for Hydra takes no two of a group."""
-        told = (*request.overrides, *self.more, "logger=none", *chosen)
-        return list({word.partition("=")[0].lstrip("+"): word for word in told}.values())
+        """The words of one run of a trial."""
+        return list(last_of([*request.overrides, *self.more, "logger=none", *chosen]))
 
 
 def tuning(words: Sequence[str], search: SearchPath) -> Tuning:
@@ -163,13 +147,13 @@ def tuning(words: Sequence[str], search: SearchPath) -> Tuning:
     plain = [str(override.input_line) for override in rest if not override.is_sweep_override()]
     settings = tuple(word for word in plain if root(word) not in APART)
     more = tuple(word for word in plain if root(word) in APART and root(word) != "logger")
-    outputs = next((word.partition("=")[2] for word in reversed(more) if word.startswith("paths.outputs=")), "outputs")
+    outputs = Path(outputs_of(more, search))
     plan = _planned(narrowed, options, settings, dimensions)
     requests = tuple(request for request in plan.requests if request.attack != CLEAN)
     if not requests:
         raise Refused("there is nothing to run: what is tuned and what it is tuned on are meant for no world in common")
     departures = (*departs, *_departures(narrowed, options, settings))
-    found = Tuning(suite, kind, name, options, dimensions, requests, settings, more, departures, Path(outputs))
+    found = Tuning(suite, kind, name, options, dimensions, requests, settings, more, departures, outputs)
     _check(found, search)
     return found
 
@@ -269,9 +253,6 @@ def _departures(suite: Suite, options: Options, settings: Sequence[str]) -> Iter
 
 def _check(found: Tuning, search: SearchPath) -> None:
     """Raises `Refused` where a word names what is not there, in a run of any attack and method."""
-    ends = [
-        f"{key}={each.text}" if each.choices else each.word(int(each.low) if each.whole else each.low)
-        for key, each in found.dimensions.items()
-    ]
+    ends = [f"{key}={each.text}" if each.choices else each.word(each.first) for key, each in found.dimensions.items()]
     for request in {(request.attack, request.method): request for request in found.requests}.values():
         check_names("train", found.words(request, ends), search)

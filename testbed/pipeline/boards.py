@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from testbed.comparison import compared
+from testbed.identity import key
 from testbed.index import entry
 from testbed.leaderboard import Leaderboard, Trial
 from testbed.leaderboard import Row as Place
-from testbed.pipeline.gather import Cell, Gathered, Run, unmixed
+from testbed.pipeline.gather import Cell, Gathered, Run, agreeing, unmixed
 from testbed.pipeline.rows import COLUMNS, difference, labels_of, verb_of
 from testbed.plan import Request, Stored, stored
 from testbed.record import read_json
@@ -38,22 +39,35 @@ class Board:
 def boards_of(root: Path, found: Gathered) -> list[Board]:
     """A board for each suite that was planned below `root`, then one a verb for the cells that no suite asked for."""
     suites = [board for suite in stored(root) if (board := _suite(root, suite, found))]
-    claimed = frozenset(folder for board in suites for folder in board.folders)
-    return [*suites, *_loose(found, claimed)]
+    return [*suites, *_loose(unclaimed(found, suites))]
 
 
 def unclaimed(found: Gathered, boards: Sequence[Board]) -> Gathered:
-    """What no suite asked for: runs, and cells with at least one of these."""
-    claimed = {folder for board in boards if board.leaderboard.hash for folder in board.folders}
-    return _without(found, claimed)
-
-
-def _without(found: Gathered, claimed: Iterable[Path]) -> Gathered:
-    claimed = set(claimed)
+    """What no suite asked for: runs, and cells of which one of these is counted."""
+    claimed = _asked_for(boards) | _made_for(found, boards)
     runs = [run for run in found.runs if run.folder not in claimed]
-    left = {run.folder for run in runs}
-    cells = [cell for cell in found.cells if any(run.folder in left for run in (*cell.counted, *cell.stale))]
+    cells = [cell for cell in found.cells if any(run.folder not in claimed for run in cell.counted)]
     return Gathered(runs, cells, found.unread)
+
+
+def not_counted(found: Gathered, boards: Sequence[Board]) -> Iterator[str]:
+    """One line for each run that neither a suite names nor a row counts, with the reason."""
+    named = _asked_for(boards)
+    yield from found.not_counted(named)
+    left_behind = _made_for(found, boards) - named - {run.folder for cell in found.cells for run in cell.stale}
+    for run in found.runs:
+        if run.done and run.folder in left_behind:
+            yield f"not counted, the suite {run.facts['group']} asks for it no more: {run.folder.name}"
+
+
+def _asked_for(boards: Sequence[Board]) -> set[Path]:
+    return {folder for board in boards if board.leaderboard.hash for folder in board.folders}
+
+
+def _made_for(found: Gathered, boards: Sequence[Board]) -> set[Path]:
+    """The runs that one of these suites made, whether or not it still asks for them: code changes, and they are made again."""
+    groups = {f"{board.leaderboard.title}-{board.leaderboard.hash}" for board in boards if board.leaderboard.hash}
+    return {run.folder for run in found.runs if run.facts.get("group") in groups}
 
 
 class Asked(NamedTuple):
@@ -71,11 +85,17 @@ def _suite(root: Path, suite: Stored, found: Gathered) -> Board | None:
         return None
     by_key = {(str(run.facts["verb"]), str(run.facts["key"])): run for run in found.runs}
     asked = [_asked(root, request, by_key) for request in suite.requests]
-    cells = _kept(asked)
+    cells = agreeing(_kept(asked))
     counted = {run.folder for cell in cells.values() for run in cell.counted}
     trials = [_trial(one, counted) for one in asked]
     folders = frozenset(one.run.folder for one in asked if one.run is not None)
     return Board(compared(trials, rules_of(suite.suite, suite.departures)), cells, folders)
+
+
+def _place(request: Request) -> Place:
+    """World, attack and rate; settings that no suite asks for make another world: 'digits (trainer.max_epochs=1)'."""
+    changed = f" ({', '.join(request.changed)})" if request.changed else ""
+    return f"{request.world}{changed}", request.attack, request.rate
 
 
 def _asked(root: Path, request: Request, runs: Mapping[tuple[str, str], Run]) -> Asked:
@@ -96,13 +116,13 @@ def _kept(asked: Sequence[Asked]) -> dict[tuple[Place, str], Cell]:
     groups: dict[tuple[Place, str], list[Run]] = {}
     for request, _, _, run in asked:
         if run is not None and run.done:
-            groups.setdefault(((request.world, request.attack, request.rate), request.method), []).append(run)
+            groups.setdefault((_place(request), request.method), []).append(run)
     return {place: unmixed(runs) for place, runs in groups.items()}
 
 
 def _trial(asked: Asked, counted: set[Path]) -> Trial:
     request, status, reason, run = asked
-    place = (request.world, request.attack, request.rate, request.method)
+    place = (*_place(request), request.method)
     if run is None:
         return Trial(*place, request.seed, status, reason, declared=request.declared)
     if run.done and run.folder not in counted:
@@ -124,6 +144,7 @@ def _told(run: Run) -> dict[str, Any]:
         "folder": f"{run.folder.parent.name}/{run.folder.name}",
         "adaptive": run.measures.get("adaptive") is True,
         "poison": _poison(run),
+        "data": key(contents=facts["contents"]),
         "model": str(victims.get("aligned", "")),
         "victims": victims,
         "names": facts["names"],
@@ -139,8 +160,7 @@ def _poison(run: Run) -> str:
     return str(read_json(manifest).get("sha256", "")) if manifest.is_file() else ""
 
 
-def _loose(found: Gathered, claimed: Iterable[Path]) -> Iterator[Board]:
-    left = _without(found, claimed)
+def _loose(left: Gathered) -> Iterator[Board]:
     bad: dict[str, list[Run]] = {}
     for run in left.failed():
         bad.setdefault(run.facts["cell"], []).append(run)
@@ -153,6 +173,7 @@ def _loose(found: Gathered, claimed: Iterable[Path]) -> Iterator[Board]:
 
 def _plain(verb: str, cells: Mapping[str, Cell], bad: Mapping[str, Sequence[Run]]) -> Board:
     """A board of whatever was run: cells by key, and runs that ended badly by the key of theirs."""
+    present = {run.folder for cell in agreeing(cells).values() for run in cell.counted}
     everything = {**{name: Cell(list(runs), []) for name, runs in bad.items()}, **cells}
     places = _places(everything)
     trials = []
@@ -160,6 +181,7 @@ def _plain(verb: str, cells: Mapping[str, Cell], bad: Mapping[str, Sequence[Run]
         place, method = places[name]
         for run in (*(cell.counted if name in cells else ()), *bad.get(name, ())):
             status, reason = str(run.result["status"]), str(run.result.get("reason") or "")
+            status, reason = ("stale", STALE) if run.done and run.folder not in present else (status, reason)
             trials.append(Trial(*place, method, run.seed, status, reason, **_told(run), declared=False))
     trials.sort(key=_order)
     baseline = BASELINE if any(trial.method == BASELINE for trial in trials) else None

@@ -8,14 +8,16 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 from testbed.identity import key
+from testbed.plan import PLACES, begins
 from testbed.record import changed, facts, read_json, runs
 
 NOT_SETTINGS = ("seed", "draw", "paths", "logger")
+Name = TypeVar("Name")
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same, and many times faster where libyaml is there
 REPETITION = re.compile(r"-s(\d+)(-d\d+)?$")
 
@@ -94,14 +96,15 @@ class Gathered:
             done[run.place] = max(run.facts["made_at"], done.get(run.place, ""))
         return [run for run in self.runs if not run.done and done.get(run.place, "") < run.facts["made_at"]]
 
-    def not_counted(self) -> Iterator[str]:
-        """One line for each run that no row counts, with the reason."""
+    def not_counted(self, told: Collection[Path] = ()) -> Iterator[str]:
+        """One line for each run that no row counts, with the reason; without those in the folders `told` of elsewhere."""
         for folder in self.unread:
             yield f"not counted, made by an earlier version: {folder.name}"
         for run in self.failed():
-            yield f"not counted, {run.result['status']}: {run.folder.name}: {run.result.get('reason')}"
-        for cell in self.cells:
-            for run in cell.stale:
+            if run.folder not in told:
+                yield f"not counted, {run.result['status']}: {run.folder.name}: {run.result.get('reason')}"
+        for run in (run for cell in self.cells for run in cell.stale):
+            if run.folder not in told:
                 yield f"not counted, stale (its code or data were others): {run.folder.name}"
 
 
@@ -159,6 +162,37 @@ def unmixed(members: Iterable[Run]) -> Cell:
 
 def _newness(kind: Sequence[Run]) -> tuple[bool, str]:
     return not changed(kind[0].facts["sources"]), max(run.facts["made_at"] for run in kind)
+
+
+def agreeing(cells: Mapping[Name, Cell]) -> dict[Name, Cell]:
+    """Without the cells whose code or data are others than those of newer cells: what is ranked together is of one state.
+
+    Cells of other methods have other sources; each module that two of them share, and data of the same settings, must be the
+    same. The newest cell is right, and then the next one that agrees with all before it.
+    """
+    state: dict[str, str] = {}
+    kept: set[Name] = set()
+    codes = {name: key(sources=cell.first.facts["sources"]) for name, cell in cells.items()}
+    present = {code: not changed(cells[name].first.facts["sources"]) for code, name in {codes[n]: n for n in cells}.items()}
+    made = {name: max(run.facts["made_at"] for run in cell.counted) for name, cell in cells.items()}
+    for name in sorted(cells, key=lambda name: (present[codes[name]], made[name]), reverse=True):
+        its = _state(cells[name].first)
+        if all(state.get(what, digest) == digest for what, digest in its.items()):
+            state |= its
+            kept.add(name)
+    return {name: cell for name, cell in cells.items() if name in kept}
+
+
+def _state(run: Run) -> dict[str, str]:
+    """Digests by what they are of: modules, and the parts of the data of these settings."""
+    given = run.config.get("data")
+    asked = (
+        {name: value for name, value in given.items() if not begins(f"data.{name}", PLACES)}
+        if isinstance(given, Mapping)
+        else given
+    )
+    data = key(data=run.facts["names"].get("data"), asked=asked)
+    return {**run.facts["sources"], **{f"{data} {part}": digest for part, digest in run.facts["contents"].items()}}
 
 
 def _flat(node: Any, prefix: str = "") -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from testbed.api import Invalid
 from testbed.export import backdoorbench, latex
 from testbed.page import markdown, page
-from testbed.pipeline.boards import Board, boards_of, unclaimed
+from testbed.pipeline.boards import Board, boards_of, not_counted, unclaimed
 from testbed.pipeline.gather import Cell, Gathered, Run, gathered
 from testbed.pipeline.rows import COLUMNS, labelled, rows_of, verb_of
 from testbed.pipeline.tables import heading_of, tables_of
@@ -37,7 +37,7 @@ def report(*, runs: str, paths: Mapping[str, str], measures: list[str] | str | N
     root = Path(runs)
     found = gathered(root, COLUMNS)
     boards = boards_of(root, found)
-    missing = list(unclaimed(found, boards).not_counted())
+    missing = list(not_counted(found, boards))
     if not found.runs and not boards:
         _tell(missing)
         raise Invalid("runs", runs, "there is no finished run below it", "run testbed train first")

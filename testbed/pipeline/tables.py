@@ -10,13 +10,12 @@ from testbed.leaderboard import Cell, Contrast, Leaderboard, Population, Standin
 from testbed.pipeline.boards import Board
 from testbed.pipeline.rows import COLUMNS, figure
 from testbed.plan import CLEAN
+from testbed.rules import SIGNIFICANT
 from testbed.statistics import Interval
 from testbed.table import Figure, Row, mean_and_interval, number
 
 LINES = 12
 """As many reasons are told one by one; of the others, only how many there are."""
-TRUSTED = 0.05
-"""A difference is marked where its corrected p is below this."""
 
 
 def heading_of(board: Leaderboard) -> list[str]:
@@ -27,10 +26,19 @@ def heading_of(board: Leaderboard) -> list[str]:
         f"clean budget: {board.clean_budget}",
         f"departures from the suite: {departures}",
         f"runs: {board.done} of {board.wanted} done",
+        *_left_out(board),
     ]
     notes = [*board.missing, *board.unpaired]
     told += [f"  {line}" for line in notes[:LINES]]
     return told + ([f"  and {len(notes) - LINES} more"] if len(notes) > LINES else [])
+
+
+def _left_out(board: Leaderboard) -> list[str]:
+    """A line a reason for which nobody is ranked by some rows, with these."""
+    reasons: dict[str, list[str]] = {}
+    for (world, attack, rate), why in board.left_out.items():
+        reasons.setdefault(why, []).append(" ".join([world, attack, *([] if rate is None else [f"{rate:g}"])]))
+    return [f"left out of ranks and means: {', '.join(rows)} ({why})" for why, rows in reasons.items()]
 
 
 def tables_of(board: Board, asked: Sequence[str] = ()) -> Iterator[tuple[str, list[Row]]]:
@@ -65,11 +73,16 @@ def _standing(standing: Standing, *, by_world: bool) -> Row:
     figures: dict[str, Figure | None] = {
         "mean_rank": Figure(_beside(standing.mean_rank, standing.worst_rank)),
         "whole_cells": Figure(f"{standing.cells}/{standing.wanted}"),
-        **{name: Figure(_beside(mean, standing.worst[name])) for name, mean in standing.means.items()},
+        **{name: _mean(standing, name) for name in standing.means},
     }
     notes = [f"{standing.failed} runs ended badly"] if standing.failed else []
     notes += [f"adaptively tested by {line}" for line in standing.adaptive]
     return Row(labels, f"{standing.n} runs", figures, "; ".join(notes))
+
+
+def _mean(standing: Standing, name: str) -> Figure:
+    """'0.450 (0.800)', and beneath it '1 of 2 cells' where it rests on fewer cells than that of others."""
+    return Figure(_beside(standing.means[name], standing.worst[name]), standing.partial.get(name, ""))
 
 
 def _beside(mean: float | None, worst: float | None) -> str:
@@ -108,6 +121,7 @@ def _n(cell: Cell) -> str:
 def _notes(cell: Cell) -> str:
     """What must be known before this row is believed."""
     told = ["weak: the attack is not 10 points above its clean twin, so that there is nothing to defeat"] if cell.weak else []
+    told += ["success on the clean twin is not known, nor therefore whether the attack is weak"] if cell.unknown else []
     told += ["not counted in ranks and means"] if not cell.counted and cell.attack != CLEAN else []
     told += ["the attack was made for this very method"] if any(trial.adaptive for trial in cell.trials) else []
     bad = [trial.status for trial in cell.trials if trial.status != "done"]
@@ -121,12 +135,14 @@ def _difference(cell: Cell) -> Row:
     figures: Mapping[str, Figure | None] = {
         name: _contrast(contrast, alone=len(n) == 1) for name, contrast in cell.contrasts.items()
     }
-    return Row(labels, f"{'/'.join(map(str, sorted(n)))} pairs", figures, _notes(cell))
+    floors = {pair.fewest for pair in cell.contrasts.values() if pair.fewest is not None and not pair.decidable}
+    low = [f"cannot be decided below {max(floors)} pairs"] if floors else []
+    return Row(labels, f"{'/'.join(map(str, sorted(n)))} pairs", figures, "; ".join([*low, *filter(None, [_notes(cell)])]))
 
 
 def _contrast(contrast: Contrast, *, alone: bool) -> Figure:
     """'-0.16 ± 0.23', with a star where the corrected p is below 0.05, and the p where there is one."""
-    marked = contrast.corrected is not None and contrast.corrected < TRUSTED
+    marked = contrast.corrected is not None and contrast.corrected < SIGNIFICANT
     pairs = "" if alone else f" ({contrast.difference.n})"
     told = [] if contrast.p is None else [f"p {contrast.p:.3f}"]
     told += [] if contrast.corrected is None else [f"Holm {contrast.corrected:.3f}"]

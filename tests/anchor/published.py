@@ -17,6 +17,7 @@ from testbed.pipeline.boards import Board, boards_of
 from testbed.pipeline.gather import Run, gathered
 from testbed.pipeline.rows import COLUMNS
 from testbed.plan import stored
+from testbed.suite import Suite, read_suite
 
 SUITES, MODEL = ("images_cifar10", "images_cifar10_as_published"), "preact_resnet18"
 """Both forms of the protocol; the second trains on the defender's clean rows too, as was published."""
@@ -110,9 +111,14 @@ def _runs(anchor: Anchor, root: Path, suite: str) -> Iterator[Run]:
     }
     for board in _boards(root):
         told = board.leaderboard
-        for (row, method), cell in board.cells.items() if told.hash and told.title == suite else ():
+        for (row, method), cell in board.cells.items() if told.title == suite and told.hash == declared(suite).hash else ():
             mine = [run for run in cell.counted if (told.hash, row, method, run.seed) in asked]
             yield from (run for run in mine if _is(run, row[2], anchor))
+
+
+def declared(suite: str) -> Suite:
+    """The suite as this checkout declares it: runs of another declaration of the same name are none of it."""
+    return read_suite(Path(__file__).parents[2] / "conf" / "suite" / f"{suite}.yaml")
 
 
 def _harmless(word: str) -> bool:

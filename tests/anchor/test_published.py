@@ -15,16 +15,11 @@ from testbed.index import Entry, write
 from testbed.pipeline.gather import Run, gathered
 from testbed.plan import Choice, Request, planned, store
 from testbed.record import read_json
-from testbed.suite import Part, Suite
+from testbed.suite import Suite
 
-from .published import MEASURES, SUITES, TORCHVISION, Anchor, anchors, beside, unofficial
+from .published import MEASURES, SUITES, TORCHVISION, Anchor, anchors, beside, declared, unofficial
 
-PARTS: dict[str, Any] = {
-    "worlds": {"clean": Part(settings=("data=cifar10", "model=preact_resnet18"))},
-    "attacks": {"badnets": Part(settings=("attack=badnets",))},
-    "methods": {"none": Part(settings=("defence=none",))},
-    "rates": {"attack.poison_rate": (0.1,)},
-}
+PART: dict[str, Any] = {"attacks": ("badnets",), "names": ("none",), "rates": (0.1,)}
 DATA = {"_target_": TORCHVISION, "kind": "CIFAR10", "mean": [0.5], "std": [0.5], "augmentation": "none"}
 ANCHOR = Anchor(0.1, "badnets", "none", "clean_accuracy", 91.32)
 
@@ -33,10 +28,17 @@ def official(run: Run) -> str:
     return ""
 
 
-def outputs(root: Path, *accuracies: float, name: str = SUITES[0], data: dict[str, Any] | None = None, **choice: Any) -> Path:
-    """A suite of which every run has the accuracy of its seed."""
-    suite = Suite(name=name, verb="train", clean_budget="2,500 rows", seeds=tuple(range(len(accuracies))), **PARTS)
-    plan = planned(suite, Choice(**choice))
+def outputs(
+    root: Path,
+    *accuracies: float,
+    suite: Suite | None = None,
+    name: str = SUITES[0],
+    data: dict[str, Any] | None = None,
+    **choice: Any,
+) -> Path:
+    """A part of a suite, the declared one of this name if none is given; every run has the accuracy of its seed."""
+    chosen = {**PART, "seeds": tuple(range(len(accuracies))), **choice}
+    plan = planned(suite or declared(name), Choice(**chosen))
     store(plan, [], root)
     for request in plan.requests:
         _leave(root, request, accuracies[min(request.seed, len(accuracies) - 1)], DATA if data is None else data)
@@ -95,6 +97,12 @@ def test_nothing_but_the_suites_own_runs_is_compared(tmp_path: Path) -> None:
     assert beside(ANCHOR, elsewhere, official).n == 1
     undefined = beside(ANCHOR._replace(measure="attack_success_rate"), outputs(tmp_path / "whole", 0.92), official)
     assert str(undefined) == "not run: attack_success_rate is undefined in these runs"
+
+
+def test_another_declaration_of_the_same_name_is_another_suite(tmp_path: Path) -> None:
+    other = declared(SUITES[0]).model_copy(update={"clean_budget": "none at all"})
+    found = beside(ANCHOR, outputs(tmp_path, 0.9132, suite=other), official)
+    assert found.ours is None and "no finished run of this cell of the suite images_cifar10 " in str(found)
 
 
 @pytest.mark.parametrize("source", ["testbed.data.image_folder.image_folder", "testbed.data.arrays.arrays"])

@@ -214,6 +214,7 @@ def test_a_dry_run_tells_cells_time_and_disk_and_makes_nothing(place: Path, spaw
     found = spawn("benchmark", "suite=small", "seeds=3", "--dry-run", "--config-dir", "conf")
     assert found.code == 0, found.err
     assert "12 runs in 4 cells; 0 are done already" in found.out
+    assert "seeds: this suite tests no differences" in found.out
     assert "time: not known before some runs are made" in found.out
     assert found.out.splitlines()[-1] == "heavy:"
     assert not (place / "outputs").exists()

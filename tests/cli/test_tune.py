@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ from filelock import FileLock
 from tuned_world import MINE, SUITE, folder
 
 Say = Callable[..., Any]
-BEGIN = ("tune", "--config-dir", "conf", "suite=tiny", "defence=faded", "trials=4")
+BEGIN = ("tune", "--config-dir", "conf", "suite=tiny", "defence=faded")
 
 
 @pytest.fixture
@@ -65,17 +66,24 @@ def test_runs_of_trials_are_no_results(say: Say, conf: Path) -> None:
 
 
 def test_the_best_is_a_defence_for_every_verb(say: Say, here: Path, conf: Path) -> None:
-    said = say(*BEGIN)
-    value = best(here / "outputs")["values"]["defence.strength"]
-    assert f"testbed train defence=faded defence.strength=0.3 defence.strength={value}" in said.out
-    shown = say("train", "--config-dir", "outputs/study/tiny-faded-s0/conf", "defence=faded_tuned", "--cfg", "job")
-    assert yaml.safe_load(shown.out)["defence"] == {"_target_": "mine.Faded", "strength": value, "fault": "none"}
+    said = say(*BEGIN, "defence.fault=mild", "trainer.max_epochs=2")
+    found = best(here / "outputs")
+    value = found["values"]["defence.strength"]
+    assert found["overrides"] == ["defence=faded", f"defence.strength={value}", "defence.fault=mild"]
+    assert found["command"][-2:] == ["--config-dir", "conf"]
+    lines = [line.split() for line in said.out.splitlines() if line.startswith("  testbed train ")]
+    assert lines == [
+        ["testbed", "train", "--config-dir", "conf", *found["overrides"]],
+        ["testbed", "train", "--config-dir", "outputs/study/tiny-faded-s0/conf", "defence=faded_tuned"],
+    ]
+    for line in lines:
+        shown = yaml.safe_load(say(*line[1:], "--cfg", "job").out)
+        assert shown["defence"] == {"_target_": "mine.Faded", "strength": value, "fault": "mild"}
 
 
 def test_a_killed_search_goes_on_as_if_nothing_had_been(here: Path, conf: Path, environment: dict[str, str], say: Say) -> None:
-    words = [*BEGIN, "paths.outputs=killed"]
-    assert say(*words[:-2], "trials=12", "paths.outputs=whole").code == 0
-    words[words.index("trials=4")] = "trials=12"
+    words = [*BEGIN, "trials=12", "paths.outputs=killed"]
+    assert say(*words[:-1], "paths.outputs=whole").code == 0
     started = subprocess.Popen(
         [sys.executable, "-m", "testbed.cli", *words], cwd=here, env=environment, stdout=subprocess.PIPE, text=True
     )
@@ -115,21 +123,22 @@ def _wait_for(path: Path, process: subprocess.Popen[str]) -> None:
     raise AssertionError(f"{path} never came")
 
 
-def test_ctrl_c_leaves_a_study_that_goes_on(here: Path, conf: Path, environment: dict[str, str], say: Say) -> None:
+def _type_ctrl_c(when: Path) -> None:
+    """The main thread gets what a terminal sends, once this file is there."""
+    for _ in range(600):
+        if when.exists():
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            return
+        time.sleep(0.1)
+
+
+def test_ctrl_c_leaves_a_study_that_goes_on(here: Path, conf: Path, say: Say) -> None:
     (here / "block").touch()
-    program = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    program += "from testbed.cli import main; sys.exit(main())"
-    started = subprocess.Popen(
-        [sys.executable, "-c", program, *BEGIN], cwd=here, env=environment, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        _wait_for(here / "reached", started)
-        started.send_signal(signal.SIGINT)
-        _, said = started.communicate(timeout=60)
-    finally:
-        started.kill()
-    assert started.returncode == 130
-    assert said == "interrupted; run the same command again to resume\n"
+    typing = threading.Thread(target=_type_ctrl_c, args=(here / "reached",))
+    typing.start()
+    said = say(*BEGIN)
+    typing.join()
+    assert (said.code, said.err) == (130, "interrupted; run the same command again to resume\n")
     (here / "block").unlink()
     assert say(*BEGIN).code == 0
     assert len(trials(here / "outputs")) == 4
@@ -150,10 +159,10 @@ def test_a_study_is_one_search_with_one_budget(say: Say, here: Path, conf: Path)
     assert (said.code, said.refusal()) == (4, "study=other: another process works on it; wait for it, or say study=NAME")
 
 
-def test_scores_of_other_code_are_not_gone_on_with(spawn: Say, say: Say, here: Path, conf: Path) -> None:
+def test_scores_of_other_code_are_not_gone_on_with(say: Say, here: Path, conf: Path) -> None:
     assert say(*BEGIN, "trials=1").code == 0
     (here / "mine.py").write_text(MINE + "\n# changed\n")
-    assert spawn(*BEGIN, "trials=1").refusal().startswith("study=tiny-faded-s0: mine changed since its trials were run")
+    assert say(*BEGIN, "trials=1").refusal().startswith("study=tiny-faded-s0: mine changed since its trials were run")
 
 
 def test_what_fails_has_a_reason_and_no_score(say: Say, here: Path, conf: Path) -> None:
@@ -212,7 +221,11 @@ def test_an_attack_is_scored_by_the_defence_that_stops_it_best(say: Say, here: P
 def test_a_dry_run_tells_and_leaves_nothing(say: Say, here: Path, conf: Path) -> None:
     said = say(*BEGIN, "--dry-run")
     assert (said.code, said.err) == (0, "")
+    assert "4 trials (TPE)" in said.out
     assert "departures from the suite: none\n" in said.out
+    assert "departures from the suite: 5 trials instead of 4\n" in say(*BEGIN, "trials=5", "--dry-run").out
+    for word in ("paths.outputs=there", "+paths.outputs='there'", "++paths.outputs=there"):
+        assert say(*BEGIN, word, "--dry-run").out.endswith("\nthere/study/tiny-faded-s0: would be begun\n")
     departed = "departures from the suite: trainer.max_epochs=2 in every run; seeds 0, 1 instead of 0\n"
     assert departed in say(*BEGIN, "trainer.max_epochs=2", "seeds=2", "--dry-run").out
     assert "defence.strength = interval(0, 1)" in said.out.replace("(0,1)", "(0, 1)")

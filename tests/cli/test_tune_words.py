@@ -65,6 +65,8 @@ def conf(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ),
         ("suite=tiny defence=faded data.validation_per_class=0", "data.validation=0: parameters are tuned on validation rows"),
         ("suite=tiny defence=faded -m", "--multirun: testbed tune makes the grid itself; leave it out"),
+        ("suite=tiny defence=faded --cfg job", "--cfg: testbed tune has no such option; say --dry-run"),
+        ("suite=tiny defence=faded paths.outputs=a,b", "paths.outputs=a,b: only parameters of the defence are searched"),
         ("suite=tiny defence=faded defence", "defence: this is not key=value; see testbed tune --help"),
     ],
 )

@@ -8,6 +8,7 @@ SUITE = """
 verb: train
 clean_budget: none
 seeds: 1
+trials: 4
 settings: [trainer.max_epochs=1, trainer.batch_size=256, trainer.threads=1, model.network.width=2]
 worlds:
   digits: [data=sealed]
@@ -41,6 +42,8 @@ class Sealed:
 
 def sealed(validation_per_class: int = 5):
     data = digits(validation_per_class=validation_per_class)
+    if Path("spoilt").exists():
+        data = dataclasses.replace(data, reserve=data.validation)
     return dataclasses.replace(data, test=Sealed(), exams={"extra": Sealed()})
 
 @dataclass(frozen=True)
@@ -59,6 +62,10 @@ class Faded(Defence):
             raise Diverged("the loss is NaN")
         if self.fault == "raises":
             raise RuntimeError("broken")
+        if self.fault == "spoils":
+            Path("spoilt").touch()
+        if self.fault == "edits":
+            Path("conf/defence/faded.yaml").write_text("_target_: mine.Faded\\nstrength: 0.9\\nfault: edited\\n")
         if Path("block").exists():
             Path("reached").touch()
             time.sleep(100)

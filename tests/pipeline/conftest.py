@@ -24,6 +24,7 @@ from testbed.model.image import ImageVictim
 from testbed.model.small_cnn import SmallCNN
 from testbed.model.toy_chat import ToyChat
 from testbed.pipeline.degrade import degrade
+from testbed.pipeline.report import report
 from testbed.pipeline.train import train
 from testbed.record import read_json
 from testbed.trigger.patch import Patch
@@ -123,3 +124,15 @@ class Degrade:
 @pytest.fixture(scope="session")
 def run(parts: dict[str, Any], outputs: Path) -> Degrade:
     return Degrade(parts, outputs)
+
+
+@pytest.fixture
+def told(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """What `report` prints of the runs below the test's own folder, on a wide terminal."""
+
+    def tell(format: str = "table", measures: Any = None) -> str:
+        monkeypatch.setenv("COLUMNS", "250")
+        assert report(runs=str(tmp_path), paths={"outputs": str(tmp_path)}, measures=measures, format=format) == 0  # type: ignore
+        return capsys.readouterr().out
+
+    return tell
