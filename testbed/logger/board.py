@@ -14,18 +14,24 @@ LABELS = ("world", "attack", "rate", "method")
 
 
 def rows(board: Leaderboard, table: str) -> tuple[list[str], list[list[Any]]]:
-    """The columns of a table and its rows, None where a number is undefined; every number has its n."""
+    """The columns of a table and its rows without paths, None where a number is undefined; every number has its n."""
     made = {STANDINGS: _standings, CELLS: _cells, DIFFERENCES: _differences, POPULATIONS: _populations}[table](board)
     found = list(made)
     columns = list(dict.fromkeys(name for row in found for name in row))
-    return columns, [[row.get(name) for name in columns] for row in found]
+    return columns, [[without_paths(row.get(name)) for name in columns] for row in found]
 
 
 def digest(board: Leaderboard) -> str:
     """16 hexadecimal digits over all that is shown of it."""
     tables = [rows(board, name) for name in TABLES]
-    told = (board.title, board.verb, board.hash, board.departures, board.clean_budget, len(board.missing))
+    told = (board.title, board.verb, board.hash, board.departures, board.clean_budget, len(board.missing), left_out(board))
     return hashlib.sha256(repr((told, tables)).encode()).hexdigest()[:16]
+
+
+def left_out(board: Leaderboard) -> list[str]:
+    """'digits badnets 0.05: why nobody is ranked by it' of each such row."""
+    names = ((*row[:2], *([] if row[2] is None else [f"{row[2]:g}"])) for row in board.left_out)
+    return [f"{' '.join(name)}: {why}" for name, why in zip(names, board.left_out.values(), strict=True)]
 
 
 def _standings(board: Leaderboard) -> Iterator[dict[str, Any]]:
@@ -43,6 +49,7 @@ def _means(standing: Standing) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in dict.fromkeys((*standing.means, *standing.worst)):
         found |= {name: standing.means.get(name), f"{name}_worst": standing.worst.get(name)}
+        found |= {f"{name}_partial": standing.partial[name]} if name in standing.partial else {}
     return {**found, "adaptive": "; ".join(standing.adaptive)}
 
 
@@ -50,7 +57,14 @@ def _cells(board: Leaderboard) -> Iterator[dict[str, Any]]:
     """One row a cell: each measure with Student's interval, the guaranteed one, its n and its seeds."""
     for cell in board.cells:
         done = sum(trial.status == "done" for trial in cell.trials)
-        state = {"weak": cell.weak, "counted": cell.counted, "rank": cell.rank, "done": done, "asked": len(cell.trials)}
+        state = {
+            "weak": cell.weak,
+            "unknown": cell.unknown,
+            "counted": cell.counted,
+            "rank": cell.rank,
+            "done": done,
+            "asked": len(cell.trials),
+        }
         yield {**_labels(cell), **state, "not_done": _not_done(cell), **_spreads(cell)}
 
 
@@ -61,7 +75,7 @@ def _labels(cell: Cell) -> dict[str, Any]:
 def _not_done(cell: Cell) -> str:
     """'s1: failed (why)' of each trial that did not end well."""
     trials = [trial for trial in cell.trials if trial.status != "done"]
-    said = [f" ({without_paths(trial.reason)})" if trial.reason else "" for trial in trials]
+    said = [f" ({trial.reason})" if trial.reason else "" for trial in trials]
     return "; ".join(f"s{trial.seed}: {trial.status}{why}" for trial, why in zip(trials, said, strict=True))
 
 

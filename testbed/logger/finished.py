@@ -28,10 +28,14 @@ LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 @dataclass(frozen=True)
 class Finished:
-    """A committed run folder, read for showing. `asked`: the suites that ask for it, each with what it asks for."""
+    """A committed run folder, read for showing. `asked`: the suites that ask for it, each with what it asks for.
+
+    `disowned`: the suite that made it does not ask for it any more, as its code or data were others.
+    """
 
     folder: Path
     asked: Sequence[tuple[str, Request]] = ()
+    disowned: bool = False
 
     @cached_property
     def record(self) -> Mapping[str, Any]:
@@ -49,21 +53,31 @@ class Finished:
         return f"{self.record['verb']}-{self.record['key']}"
 
     @property
+    def stale(self) -> bool:
+        """Whether no suite asks for it, and the one that made it did: it stands in its group, but in no leaderboard of it."""
+        return self.disowned and not self.asked
+
+    @property
+    def _maker(self) -> str:
+        """The suite or sweep that made it; '' where only others ask for it now."""
+        return "" if self.disowned and self.asked else str(self.record.get("group") or "")
+
+    @property
     def group(self) -> str:
         """The suite or sweep that made it, or else the first suite that asks for it, or else its name without its seed."""
         suites = [suite for suite, _ in self.asked]
-        return self.record.get("group") or next(iter(suites), re.sub(r"-s\d+(-d\d+)?$", "", self.record["name"]))
+        return self._maker or next(iter(suites), re.sub(r"-s\d+(-d\d+)?$", "", self.record["name"]))
 
     @property
     def suites(self) -> tuple[str, ...]:
         """The suite or sweep that made it, and every suite that asks for it."""
-        made = self.record.get("group")
-        return tuple(dict.fromkeys([*([made] if made else []), *(suite for suite, _ in self.asked)]))
+        made = [self._maker] if self._maker else []
+        return tuple(dict.fromkeys([*made, *(suite for suite, _ in self.asked)]))
 
     @property
     def digest(self) -> str:
         """16 hexadecimal digits over all that is shown of it."""
-        whole = hashlib.sha256(repr(self.asked).encode())
+        whole = hashlib.sha256(repr((self.asked, self.disowned)).encode())
         for name in ("run.json", "result.json", "config.yaml"):
             whole.update((self.folder / name).read_bytes() + b"\0")
         return whole.hexdigest()[:16]
@@ -83,8 +97,10 @@ class Finished:
         flat |= {"seed": config.get("seed"), "draw": config.get("draw"), "shots": (config.get("attack") or {}).get("shots")}
         flat |= {"poison_rate": self.result["measures"].get("poison_rate_asked", asked)}
         flat |= {key: self.record.get(key) for key in ("verb", "key", "commit", "device", "versions")}
-        whole = without_paths({key: value for key, value in config.items() if key not in ("paths", "logger")})
-        return {key: value for key, value in flat.items() if value is not None} | self._place | {"config": whole}
+        whole = {key: value for key, value in config.items() if key not in ("paths", "logger")}
+        known = {key: value for key, value in flat.items() if value is not None} | self._place
+        shown: dict[str, Any] = without_paths(known | ({"stale": True} if self.stale else {}) | {"config": whole})
+        return shown
 
     @property
     def _place(self) -> dict[str, Any]:
@@ -100,8 +116,10 @@ class Finished:
     def summary(self) -> dict[str, Any]:
         """The measures under the names that they have in `result.json`, the n of each as `n_<name>`, the status, its reason."""
         counts = {f"n_{name}": count for name, count in self.result["counts"].items()}
-        said = {"status": self.result["status"], "reason": without_paths(self.result.get("reason"))}
-        return {**self.result["measures"], **counts, **{key: value for key, value in said.items() if value is not None}}
+        said = {"status": self.result["status"], "reason": self.result.get("reason")}
+        told = {**self.result["measures"], **counts, **{key: value for key, value in said.items() if value is not None}}
+        shown: dict[str, Any] = without_paths(told)
+        return shown
 
     @property
     def history(self) -> list[dict[str, float]]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from testbed.api import Invalid
 from testbed.leaderboard import Leaderboard
@@ -21,8 +20,6 @@ class NoLogger:
     def show_board(self, board: Leaderboard, outputs: Path, group: str) -> None:
         """Do nothing with a leaderboard."""
 
-    def rebuild(
-        self, folders: Sequence[Path], boards: Sequence[tuple[str, Leaderboard]], outputs: Path, *, anew: bool = False
-    ) -> NoReturn:
+    def rebuild(self, runs: Any, boards: Any, outputs: Path, *, anew: bool = False, disowned: Any = ()) -> NoReturn:
         """Raises `Invalid`: there is nowhere to show anything."""
         raise Invalid("logger", "none", "shows nothing anywhere", "say logger=wandb")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -50,12 +50,17 @@ def rebuild(
     outputs: Path,
     *,
     anew: bool,
+    disowned: Collection[Path] = (),
 ) -> Tally:
-    """Show these run folders, each with the suites that ask for it, and these leaderboards, each in its group."""
+    """Show these run folders, each with the suites that ask for it, and these leaderboards, each in its group.
+
+    `disowned` are those that the suite which made them does not ask for any more.
+    """
     root = writable(outputs / "wandb")
     with lock(root / "sync", warn):
         place = server(outputs) if settings.mode == "online" else ""
-        makers = list(_makers(runs, boards, outputs))
+        found = [Finished(folder, tuple(asked), folder in disowned) for folder, asked in runs.items()]
+        makers = list(_makers(found, boards, outputs))
         views = {view: ledger.digest(view, settings.project, settings.entity) for view in _made(makers)}
         open_ = {view: digest for view, digest in views.items() if anew or not ledger.is_shown(view, digest, outputs, place)}
         shown = _shown(settings, open_, outputs, place)
@@ -64,15 +69,15 @@ def rebuild(
 
 
 def _makers(
-    runs: Mapping[Path, Sequence[tuple[str, Request]]], boards: Mapping[str, Leaderboard], outputs: Path
+    runs: Sequence[Finished], boards: Mapping[str, Leaderboard], outputs: Path
 ) -> Iterator[tuple[str, Callable[[], View]]]:
     """What makes each view, and what it is of. A run that agents of W&B sweeps asked for is shown as their runs."""
     known = ledger.by_run(outputs)
-    for folder, asked in runs.items():
-        finished = Finished(folder, tuple(asked))
-        as_agents = [one for one in known.get(f"{folder.parent.name}-{folder.name.rpartition('-')[2]}", ()) if one.sweep]
+    for finished in runs:
+        home, name = finished.folder.parent.name, finished.folder.name
+        as_agents = [one for one in known.get(f"{home}-{name.rpartition('-')[2]}", ()) if one.sweep]
         for shown in as_agents or (None,):
-            yield str(folder), partial(run_view, finished, shown)
+            yield str(finished.folder), partial(run_view, finished, shown)
     for group, board in boards.items():
         yield f"the leaderboard of {group}", partial(board_view, board, group)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import Any
 
 from testbed.leaderboard import Leaderboard
-from testbed.logger.board import TABLES, digest, rows
+from testbed.logger.board import TABLES, digest, left_out, rows
 from testbed.logger.client import View
 from testbed.logger.finished import Finished
 from testbed.logger.ledger import Shown
@@ -15,6 +16,11 @@ from testbed.logger.privacy import without_paths
 STATE = {"done": 0, "skipped": 0}
 """Exit codes that W&B shows as finished; anything else is shown as failed."""
 LONGEST_TAG = 64
+STALE = "stale"
+"""The tag of a run that the suite which made it does not ask for any more: its leaderboard does not count it."""
+
+
+MANIFEST = "manifest.json"
 
 
 def run_view(finished: Finished, shown: Shown | None = None) -> View:
@@ -25,7 +31,7 @@ def run_view(finished: Finished, shown: Shown | None = None) -> View:
         name=finished.record["name"],
         group=finished.group,
         job_type=finished.record["verb"],
-        tags=tuple(map(tag, finished.suites)),
+        tags=(*map(tag, finished.suites), *([STALE] if finished.stale else [])),
         configuration=lambda: finished.configuration,
         fill=lambda run: _fill(run, finished),
         exit_code=STATE.get(finished.result["status"], 1),
@@ -40,14 +46,14 @@ def board_view(board: Leaderboard, group: str) -> View:
     """A leaderboard, as a run of its own in its group."""
     identifier = f"leaderboard-{group}"
     told = {"title": board.title, "verb": board.verb, "suite_hash": board.hash, "clean_budget": board.clean_budget}
-    whole = {**told, "baseline": board.baseline, "departures": without_paths(board.departures), "suites": [group]}
+    whole = {**told, "baseline": board.baseline, "departures": board.departures, "left_out": left_out(board), "suites": [group]}
     return View(
         identifier=identifier,
         name=identifier,
         group=group,
         job_type="leaderboard",
         tags=(tag(group),),
-        configuration=lambda: whole,
+        configuration=lambda: without_paths(whole),
         fill=lambda run: _fill_board(run, board),
         exit_code=0,
         digest=digest(board),
@@ -85,10 +91,20 @@ def _fill(run: Any, finished: Finished) -> None:
     if shown:
         run.log(shown)
     run.summary.update(finished.summary)
-    if (finished.folder / "manifest.json").is_file():
+    if (finished.folder / MANIFEST).is_file():
         manifest = wandb.Artifact(f"manifest-{finished.record['key']}", type="poison-manifest")
-        manifest.add_file(str(finished.folder / "manifest.json"))
+        _add(manifest, json.loads((finished.folder / MANIFEST).read_text(encoding="utf-8")), finished)
         run.log_artifact(manifest)
+
+
+def _add(artifact: Any, manifest: Any, finished: Finished) -> None:
+    """The manifest as it is where it names no path, so that its bytes are those of the run folder."""
+    shown = without_paths(manifest)
+    if shown == manifest:
+        artifact.add_file(str(finished.folder / MANIFEST))
+        return
+    with artifact.new_file(MANIFEST, encoding="utf-8") as stream:
+        json.dump(shown, stream)
 
 
 def _fill_trajectory(run: Any, finished: Finished) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -57,9 +57,11 @@ class WandbLogger:
         outputs: Path,
         *,
         anew: bool = False,
+        disowned: Collection[Path] = (),
     ) -> Tally:
         """Show all these run folders, each with the suites that ask for it, and the leaderboard of each group.
 
+        `disowned` runs are marked as stale: the suite that made them does not ask for them any more.
         What was shown already and has not changed is passed by, unless `anew`. Online, nothing arriving for `patience` seconds
         ends the uploading, once: everything is then kept offline. A line on standard error for each that is not shown.
 
@@ -69,7 +71,7 @@ class WandbLogger:
         """
         if self.mode == "disabled":
             raise Invalid("mode", self.mode, "shows nothing anywhere", "say offline or online", "logger")
-        return rebuild(self, runs, boards, outputs.resolve(), anew=anew)
+        return rebuild(self, runs, boards, outputs.resolve(), anew=anew, disowned=disowned)
 
     def _show(self, make: Callable[[], View], subject: str, advice: str, outputs: Path) -> None:
         if self.mode == "disabled":

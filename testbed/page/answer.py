@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from testbed.leaderboard import Leaderboard, Standing
 from testbed.page.markup import tag, text
 from testbed.page.measure import Measure
-from testbed.page.place import added
+from testbed.page.place import added, place
 from testbed.page.standings import cells_of, ordered, primary, verdict
 from testbed.rules import RANKED
 from testbed.table import heading
@@ -20,7 +20,7 @@ def answer(board: Leaderboard, measures: Sequence[Measure]) -> str:
         ranked = [row for row in ordered(board) if row.world == world and row.mean_rank is not None]
         where = f"On {world}: " if world else ""
         if not ranked:
-            told.append(f"{where}nobody has a rank yet: no method has every cell that counts.")
+            told.append(f"{where}{_nobody(board, world)}.")
             continue
         first = [row for row in ranked if row.mean_rank == ranked[0].mean_rank]
         names = " and ".join(row.method for row in first)
@@ -35,6 +35,22 @@ def answer(board: Leaderboard, measures: Sequence[Measure]) -> str:
     return tag("p", " ".join(text(line) for line in told if line), class_="answer") if told else ""
 
 
+def _nobody(board: Leaderboard, world: str | None) -> str:
+    """Why no method has a rank in a world."""
+    here = [row for row in board.standings if row.world == world]
+    most = max(here, key=lambda row: row.cells)
+    if most.wanted:
+        return f"nobody has a rank yet: no method has every cell that counts ({most.method} has {most.cells} of {most.wanted})"
+    if {row.method for row in here} <= {one.method for one in board.populations if world in (None, one.world)}:
+        return "detectors of whole models are not ranked: how well they part backdoored from clean models stands below"
+    reasons: dict[str, list[str]] = {}
+    for row, why in board.left_out.items():
+        if world in (None, row[0]):
+            reasons.setdefault(why, []).append(" ".join(place(row)[1:]))
+    told = [f"{', '.join(dict.fromkeys(names))}: {why}" for why, names in reasons.items()]
+    return f"nobody can be ranked: {'; '.join(told) or 'no attack here is one that counts'}"
+
+
 def sentences(board: Leaderboard, measures: Sequence[Measure]) -> dict[str, str]:
     """By method: where it stands, and how sure that is."""
     found: dict[str, list[str]] = {}
@@ -43,7 +59,7 @@ def sentences(board: Leaderboard, measures: Sequence[Measure]) -> dict[str, str]
     return {method: " ".join(lines) for method, lines in found.items()}
 
 
-def chooser(board: Leaderboard, measures: Sequence[Measure], place: int) -> str:
+def chooser(board: Leaderboard, measures: Sequence[Measure], number: int) -> str:
     """A list of the methods: the one that is chosen is told about, and marked in every view below."""
     told = sentences(board, measures)
     names = list(dict.fromkeys([*told, *(cell.method for cell in board.cells)]))
@@ -53,18 +69,18 @@ def chooser(board: Leaderboard, measures: Sequence[Measure], place: int) -> str:
         tag("option", text(name), value=name, selected=name in mine, data_told=told.get(name, "It has no standing."))
         for name in names
     ]
-    label = tag("label", "Where does ", tag("select", *options, class_="mark", id=f"mark-{place}"), " stand?")
-    return tag("div", label, tag("output", for_=f"mark-{place}"), class_="chooser")
+    label = tag("label", "Where does ", tag("select", *options, class_="mark", id=f"mark-{number}"), " stand?")
+    return tag("div", label, tag("output", for_=f"mark-{number}"), class_="chooser")
 
 
 def _sentence(board: Leaderboard, row: Standing, measures: Sequence[Measure]) -> str:
     where = f"{row.world}: " if row.world else ""
     ranked = [other for other in board.standings if other.world == row.world and other.mean_rank is not None]
     position = sum(other.mean_rank < row.mean_rank for other in ranked if row.mean_rank is not None) + 1  # type: ignore[operator]
-    place = f"Place {position} of {len(ranked)} ({_rank(row)})" if row.mean_rank is not None else "No rank"
+    told_rank = f"Place {position} of {len(ranked)} ({_rank(row)})" if row.mean_rank is not None else "No rank"
     basis = f"{row.cells} of {row.wanted} cells" + (f", {row.failed} failed" if row.failed else "")
     told = [(measure, verdict(cells_of(board, row), measure)) for measure in primary(board, measures)]
-    parts = [f"{where}{place}", basis, _numbers(row, measures)]
+    parts = [f"{where}{told_rank}", basis, _numbers(row, measures)]
     parts += [f"{measure.title} against {board.baseline}: {words}" for measure, words in told if words]
     parts += [f"adaptively tested: {', '.join(row.adaptive)}" if row.adaptive else "never tested against an adaptive attack"]
     return "; ".join(part for part in parts if part) + "."
@@ -86,6 +102,8 @@ def _numbers(row: Standing, measures: Sequence[Measure]) -> str:
     for measure in measures[:2]:
         if measure.name in row.means:
             worst = row.worst.get(measure.name)
-            beside = "" if worst is None else f" (worst {measure.shown(worst)})"
+            notes = [*([] if worst is None else [f"worst {measure.shown(worst)}"])]
+            notes += [f"only {row.partial[measure.name]}"] if measure.name in row.partial else []
+            beside = f" ({', '.join(notes)})" if notes else ""
             told.append(f"{measure.title} {measure.shown(row.means[measure.name])}{' %' if measure.share else ''}{beside}")
     return ", ".join(told)

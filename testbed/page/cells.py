@@ -7,13 +7,13 @@ import io
 from collections.abc import Mapping, Sequence
 
 from testbed.leaderboard import Cell, Contrast, Leaderboard, Spread
+from testbed.page.censored import censored
 from testbed.page.markup import data_uri, tag, text
 from testbed.page.markup import name as name_of
 from testbed.page.measure import Measure
 from testbed.page.place import done, marks, rate
-from testbed.page.standings import seconds, significant
-from testbed.statistics import FEWEST_PAIRS, kaplan_meier_median
-from testbed.table import number
+from testbed.page.standings import below, seconds, significant
+from testbed.statistics import FEWEST_PAIRS
 
 AXES = ("method", "attack", "rate", "world")
 
@@ -96,10 +96,10 @@ def _plain(shown: str | None, value: float | None, n: int | None = None) -> str:
 
 
 def _figure(cell: Cell, measure: Measure) -> str:
-    censored = _censored(cell, measure)
-    if censored is not None:
-        value, shown = censored
-        return tag("td", tag("b", text(shown)), tag("small", text(f"n = {len(done(cell))}, median")), data_v=f"{value:.6g}")
+    bound = censored(cell, measure)
+    if bound is not None:
+        key = "" if bound.value is None else f"{bound.value:.6g}"
+        return tag("td", tag("b", text(bound.text)), tag("small", text(bound.n)), data_v=key)
     spread = cell.spreads.get(measure.name)
     if spread is None:
         return '<td data-v="">–</td>'
@@ -126,19 +126,6 @@ def _title(spread: Spread, measure: Measure) -> str:
     return "\n".join(lines)
 
 
-def _censored(cell: Cell, measure: Measure) -> tuple[float, str] | None:
-    """Where some runs ended too soon to tell: the Kaplan-Meier median over runs, or what it is greater than."""
-    if not measure.limit:
-        return None
-    pairs = [(trial.measures.get(measure.name), trial.measures.get(measure.limit)) for trial in done(cell)]
-    known = [(value, bound) for value, bound in pairs if value is not None or bound is not None]
-    if all(value is not None for value, _ in known):
-        return None
-    times = [float(bound if value is None else value) for value, bound in known]
-    median = kaplan_meier_median(times, [value is not None for value, _ in known])
-    return (max(times), f"> {number(max(times))}") if median is None else (median, number(median))
-
-
 def _difference(contrast: Contrast | None, measure: Measure) -> str:
     if contrast is None:
         return '<td data-v="">–</td>'
@@ -154,10 +141,12 @@ def _difference(contrast: Contrast | None, measure: Measure) -> str:
 
 
 def _tested(contrast: Contrast) -> str:
+    fewest = contrast.fewest or 0
     if contrast.corrected is not None:
-        return f"p = {contrast.corrected:.3g} after Holm"
+        more = "" if contrast.decidable else f": cannot be decided {below(contrast.fewest)}"
+        return f"p = {contrast.corrected:.3g} after Holm{more}"
     if contrast.p is None:
-        return f"not tested below {FEWEST_PAIRS} pairs"
+        return f"not tested below {FEWEST_PAIRS} pairs" + (f", not decided below {fewest}" if fewest > FEWEST_PAIRS else "")
     return f"p = {contrast.p:.3g}, not corrected: in no family of tests that counts"
 
 
@@ -203,7 +192,7 @@ _ENDS = (
 def _csv_figures(cell: Cell, measure: Measure) -> dict[str, object]:
     found: dict[str, object] = {}
     spread, contrast, name = cell.spreads.get(measure.name), cell.contrasts.get(measure.name), measure.name
-    if spread is not None:
+    if spread is not None and censored(cell, measure) is None:
         found |= dict(zip((name, f"{name}_low", f"{name}_high", f"{name}_n"), spread.interval, strict=True))
         if spread.guaranteed is not None:
             found |= {f"{name}_guaranteed_low": spread.guaranteed.low, f"{name}_guaranteed_high": spread.guaranteed.high}

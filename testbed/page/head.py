@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from testbed.leaderboard import Leaderboard
 from testbed.page.markup import listed, tag, text
+from testbed.page.place import place
 
 SIGNS = {
     "±": "half of the 95 % interval over seeds (Student's); every dot is one seed",
     "n": "how many seeds, runs, rows or pairs a number rests on",
     "Δ": "the difference from the baseline on the same seeds and the same poison, with its 95 % interval",
-    "*": "after Holm's correction p < .05; below 6 pairs nothing is tested, so that nothing is marked",
+    "*": "p < .05 by sign flips over pairs, after Holm's correction; below 6 pairs nothing is tested or marked. "
+    "Sign flips test whether differences are symmetric about 0, and not their mean alone: where most seeds change a little one "
+    "way and a few change much the other way, a mark says that there is a difference, and not which way the mean goes",
+    "cannot be decided": "so few pairs give no mark after Holm's correction over so many tests, however large the differences",
     "weak": "the attack is less than 10 points above its clean twin: low success is no merit of a defence there",
+    "unknown": "success on the clean twin is not known, nor therefore whether the attack is weak: it does not count",
     "adaptive": "the attack was made for this very method",
     "↑ ↓": "whether more or less is better for the defender",
     "worst": "the worst case over the cells that count, beside the mean; a rank in brackets is the worst rank",
+    "only 1 of 2 cells": "a mean (and worst case) over the cells that a method has: it compares with no other method's",
     "DER": "defence effectiveness: what success was taken away, less the accuracy lost, on a scale where 50 % is no change",
 }
 
@@ -27,7 +33,9 @@ def head(board: Leaderboard) -> str:
     if board.departures:
         words = "; ".join(board.departures)
         parts.append(tag("p", tag("b", "Not the suite as declared: "), text(words), class_="departures"))
-    for lines, what in ((board.missing, "missing or failed"), (board.unpaired, "not compared with the baseline")):
+    named = [f"{' '.join(place(row))}: {why}" for row, why in board.left_out.items()]
+    folds = (named, "attacks by which nobody is ranked"), (board.missing, "missing or failed")
+    for lines, what in (*folds, (board.unpaired, "not compared with the baseline")):
         if lines:
             parts.append(tag("details", tag("summary", text(f"{len(lines)} {what}")), listed(text(line) for line in lines)))
     return "".join(parts)

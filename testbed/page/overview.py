@@ -68,7 +68,8 @@ def _heat_map(board: Leaderboard, measures: Sequence[Measure], name: str, rows: 
     )
     caption = (
         f"Each tile: the mean over seeds, and its n ({seeds_told(board)}). Stronger colour is better for the defender. Grey "
-        "and dashed counts for nobody: weak attacks (less than 10 points above their clean twin), what failed or is not there."
+        "and dashed counts for nobody: weak attacks (less than 10 points above their clean twin, or unknown), what failed or "
+        "is not there."
     )
     return Chart("Every attack against every method", caption, specified(chart), {name: rows}, switches)
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from testbed.leaderboard import Cell, Leaderboard, Trial
+from testbed.leaderboard import Cell, Leaderboard, Row, Trial
 from testbed.plan import CLEAN
 
 
 def rate(cell: Cell) -> str:
     """The rate as text, '' where the attack keeps its own."""
     return "" if cell.rate is None else f"{cell.rate:g}"
+
+
+def place(row: Row) -> tuple[str, ...]:
+    """World, attack and rate as words."""
+    return (*row[:2], *([] if row[2] is None else [f"{row[2]:g}"]))
 
 
 def against(cell: Cell) -> str:
@@ -26,6 +31,8 @@ def marks(cell: Cell, *, planned: bool) -> dict[str, str]:
     found = {}
     if cell.weak:
         found["weak"] = "the attack is less than 10 points above its clean twin: there is nothing to defeat"
+    if cell.unknown:
+        found["unknown"] = "success undefended or on the clean twin is not known, nor therefore whether the attack is weak"
     if any(trial.adaptive for trial in cell.trials):
         found["adaptive"] = "the attack was made for this very method"
     if not cell.counted and cell.attack != CLEAN:

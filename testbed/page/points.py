@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
-from testbed.cell import by_model
+from testbed.cell import complete
 from testbed.leaderboard import Cell, Leaderboard
+from testbed.page.censored import censored
 from testbed.page.measure import Measure
 from testbed.page.place import against, done, marks, rate
 from testbed.plan import CLEAN
@@ -39,13 +40,17 @@ def _of_cell(cell: Cell, measure: Measure, bounds: tuple[float, float], *, plann
     row: Row = {"world": cell.world, "attack": cell.attack, "rate": rate(cell), "dose": cell.rate, "method": cell.method}
     row |= {"against": against(cell), "measure": measure.name, "weak": cell.weak}
     words = [word for word in marks(cell, planned=planned) if word != "not ranked"]
+    bound = censored(cell, measure)
+    if bound is not None:
+        told = f"{bound.text} ({bound.n})"
+        return {**row, "n": bound.models, "label": bound.text, "below": bound.n, "told": told, "marks": ", ".join(words)}
     if spread is None:
         return {**row, "n": 0, "label": "–", "below": ", ".join(words) or "n = 0"}
     mean, low, high, n = spread.interval
     scaled = (mean - bounds[0]) / (bounds[1] - bounds[0]) if bounds[1] > bounds[0] else 0.5
-    good = None if cell.weak or not measure.better else scaled if measure.better > 0 else 1 - scaled
+    good = None if cell.weak or cell.unknown or not measure.better else scaled if measure.better > 0 else 1 - scaled
     shown = f"{measure.shown(mean)} {measure.interval(spread.interval)}".strip()
-    short = [word for word in words if word in ("weak", "adaptive")]
+    short = [word for word in words if word in ("weak", "unknown", "adaptive")]
     if measure.share and low is not None and high is not None:
         low, high = max(low, 0.0), min(high, 1.0)
     row |= {"mean": mean, "low": low, "high": high, "n": n, "good": good, "label": measure.shown(mean)}
@@ -77,14 +82,14 @@ def of_seeds(board: Leaderboard, measures: Sequence[Measure]) -> list[Row]:
 def trade_off(board: Leaderboard, x: Measure, y: Measure) -> tuple[list[Row], list[Row]]:
     """Methods by utility and safety, one set for each attack and one for their mean: means with intervals, and seeds.
 
-    Utility is `x` and safety is `y`, turned round where less is better. A method that lacks an attack that others have is in
-    no mean over attacks.
+    Utility is `x` and safety is `y`, turned round where less is better. A method that lacks a seed of an attack that others
+    have is in no mean over attacks.
     """
     means: list[Row] = []
     seeds: list[Row] = []
     for world in dict.fromkeys(cell.world for cell in board.cells):
         here = [cell for cell in board.cells if cell.world == world and cell.attack != CLEAN]
-        for place, methods in _places(here).items():
+        for place, methods in _places(here, x, y).items():
             found = {name: values for name, cells in methods.items() if (values := _values(cells, x, y))}
             made = [_mean_row(world, place, name, values, methods[name]) for name, values in found.items()]
             _mark_front(made)
@@ -98,11 +103,13 @@ def trade_off(board: Leaderboard, x: Measure, y: Measure) -> tuple[list[Row], li
     return means, seeds
 
 
-def _places(cells: Sequence[Cell]) -> dict[str, dict[str, list[Cell]]]:
-    """By attack (or their mean): by method, its cells; in the mean only methods that have every cell."""
+def _places(cells: Sequence[Cell], x: Measure, y: Measure) -> dict[str, dict[str, list[Cell]]]:
+    """By attack (or their mean): by method, its cells; in the mean only methods that have every cell of anybody whole."""
     places: dict[str, dict[str, list[Cell]]] = {}
-    ranked = [cell for cell in cells if cell.counted and not cell.weak]
-    wanted = {against(cell) for cell in ranked}
+    told = {against(cell) for cell in cells if x.name in cell.spreads and y.name in cell.spreads}
+    counted = [cell for cell in cells if cell.counted and not cell.weak and against(cell) in told]
+    wanted = {against(cell) for cell in counted}
+    ranked = [cell for cell in counted if complete(cell, x.name) and complete(cell, y.name)]
     if len(wanted) > 1:
         mean: dict[str, list[Cell]] = {}
         for cell in ranked:
@@ -128,16 +135,23 @@ def _values(cells: Sequence[Cell], x: Measure, y: Measure) -> dict[int, tuple[fl
 
 
 def mean_over_cells(cells: Sequence[Cell], measure: Measure) -> Interval | None:
-    """The mean over cells, with its interval over models; None where not every cell has the same seeds."""
-    seeds = [cell.spreads[measure.name].seeds for cell in cells if measure.name in cell.spreads]
-    if not seeds or any(found.keys() != seeds[0].keys() for found in seeds):
+    """The mean over cells, with its interval over models; None where a cell lacks the measure, or has other seeds."""
+    if not cells or any(measure.name not in cell.spreads for cell in cells):
+        return None
+    seeds = [cell.spreads[measure.name].seeds for cell in cells]
+    if any(found.keys() != seeds[0].keys() for found in seeds):
         return None
     return _over_models({seed: fmean(found[seed] for found in seeds) for seed in seeds[0]}, cells)
 
 
 def _over_models(values: dict[int, float], cells: Sequence[Cell]) -> Interval:
-    """Seeds that attack one and the same model count as one."""
-    return over_seeds(by_model(values, done(cells[0])))
+    """Seeds that attack one and the same model count as one; of several cells, the one of the fewest models says which do."""
+    models = ({trial.seed: trial.model or f"seed {trial.seed}" for trial in done(cell)} for cell in cells)
+    fewest = min(models, key=lambda found: len(set(found.values())))
+    groups: dict[str, list[float]] = {}
+    for seed, value in values.items():
+        groups.setdefault(fewest[seed], []).append(value)
+    return over_seeds([fmean(group) for group in groups.values()])
 
 
 def _mean_row(world: str, place: str, method: str, values: dict[int, tuple[float, float]], cells: Sequence[Cell]) -> Row:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -126,8 +127,6 @@ def _shot_chart(board: Leaderboard, rows: Sequence[Row], name: str) -> Chart:
         ),
     )
     chart = chart.add_params(*parameters(switches)).properties(width="container", height=280)
-    most = max(
-        sum(o["shots"] == r["shots"] and o["method"] == r["method"] and o["attack"] == r["attack"] for o in rows) for r in rows
-    )
+    most = max(Counter(tuple(row[name] for name in ("world", "attack", "method", "shots")) for row in rows).values())
     caption = f"A point a run over its prompts (n in its tooltip), lines through the means of up to {most} runs."
     return Chart("Shots against refusal", caption, specified(chart), {name: rows}, switches)

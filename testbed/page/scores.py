@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 THINNED = 48
 """Points of a curve, evenly spaced on its logarithmic axis."""
 BINS = 32
+KINDS = {"backdoored": "#d9534f", "clean": "#4c8dd6", "weak attack": "#999999"}
+"""Of models, with their colours; a weak attack counts neither as a backdoor nor as none."""
+JUDGED = {"": "rows", "query": "queries"}
+"""What was scored, by the beginning of the file's name."""
 Row = dict[str, Any]
 
 
@@ -46,7 +51,8 @@ def _scored(board: Leaderboard, runs: Mapping[str, Run]) -> Iterator[tuple[Row, 
             for path in sorted(run.folder.glob("*scores.safetensors")) if run else ():
                 found = _read(path)
                 if "suspicious" in found:
-                    names = {**_names(cell, trial), "judged": path.name.removesuffix("scores.safetensors").rstrip("_")}
+                    kind = path.name.removesuffix("scores.safetensors").rstrip("_")
+                    names = {**_names(cell, trial), "judged": JUDGED.get(kind, kind)}
                     yield names, found["scores"].astype(np.float64), found["suspicious"].astype(bool)
 
 
@@ -87,21 +93,22 @@ def _brief(values: NDArray[np.float64]) -> list[float]:
 
 
 def _anomalies(board: Leaderboard) -> list[Row]:
-    """A row a model: its anomaly index, and whether it is backdoored. A clean twin counts once, whoever shares it."""
+    """A row a model: its anomaly index, and of which kind it is. A clean twin counts once, whoever shares it."""
     found: dict[tuple[Any, ...], Row] = {}
     for cell in board.cells:
         for trial in done(cell):
             for prefix in ("", "clean_twin_"):
                 value = trial.measures.get(f"{prefix}anomaly_index")
                 clean = bool(prefix) or cell.attack == CLEAN
-                names = _names(cell, trial) | {"model": "clean" if clean else "backdoored"}
+                names = _names(cell, trial) | {"model": "clean" if clean else "weak attack" if cell.weak else "backdoored"}
                 names |= {"against": "nobody"} if clean else {}
                 if isinstance(value, int | float):
                     found[(*names.values(), value)] = {**names, "value": value}
     rows = list(found.values())
+    n = Counter((row["world"], row["method"], row["model"]) for row in rows)
     for row in rows:
-        n = {kind: sum(o["method"] == row["method"] and o["model"] == kind for o in rows) for kind in ("backdoored", "clean")}
-        row["label"] = f"{row['method']}|n = {n['backdoored']} backdoored,|{n['clean']} clean"
+        told = [(kind, n[row["world"], row["method"], kind]) for kind in KINDS]
+        row["label"] = f"{row['method']}|n = " + ",|".join(f"{k} {kind}" for kind, k in told if k or kind != "weak attack")
     return rows
 
 
@@ -144,6 +151,7 @@ def _histogram_chart(board: Leaderboard, rows: Sequence[Row], name: str) -> Char
     switches = [
         *(choice("world", "on", worlds(board)), choice("place", "against", [row["against"] for row in rows])),
         *(choice("method", "by", [row["method"] for row in rows]), choice("seed", "seed", [row["seed"] for row in rows])),
+        choice("judged", "of", [row["judged"] for row in rows]),
     ]
     wanted = " && ".join(f"datum.{field} == {name}" for field, name in BINNED.items())
     colours = alt.Scale(domain=["clean", "poisoned"], range=["#4c8dd6", "#d9534f"])
@@ -167,14 +175,15 @@ def _histogram_chart(board: Leaderboard, rows: Sequence[Row], name: str) -> Char
     return Chart("What the scores look like", caption, specified(chart), {name: rows}, switches)
 
 
-BINNED = {"world": "world", "against": "place", "method": "method", "seed": "seed"}
+BINNED = {"world": "world", "against": "place", "method": "method", "seed": "seed", "judged": "judged"}
 
 
 def _anomaly_chart(board: Leaderboard, rows: Sequence[Row], name: str) -> Chart:
     import altair as alt
 
     switches = [choice("world", "on", worlds(board))]
-    colours = alt.Scale(domain=["clean", "backdoored"], range=["#4c8dd6", "#d9534f"])
+    kinds = [kind for kind in KINDS if any(row["model"] == kind for row in rows)]
+    colours = alt.Scale(domain=kinds, range=[KINDS[kind] for kind in kinds])
     chart = (
         alt.Chart(alt.NamedData(name))
         .transform_filter("datum.world == world")
@@ -187,8 +196,8 @@ def _anomaly_chart(board: Leaderboard, rows: Sequence[Row], name: str) -> Chart:
             tooltip=[alt.Tooltip(f"{field}:N") for field in ("method", "model", "against", "seed", "value")],
         )
     )
-    chart = chart.add_params(*parameters(switches)).properties(
-        width="container", height=54 * len({row["label"] for row in rows})
-    )
+    most = max(len({row["label"] for row in rows if row["world"] == world}) for world in worlds(board))
+    chart = chart.add_params(*parameters(switches)).properties(width="container", height=54 * most)
     caption = "A point a model; the n of each detector stands beside its name. A detector works as far as the colours part."
+    caption += " Grey is a weak attack: it counts neither as a backdoor nor as none." if "weak attack" in kinds else ""
     return Chart("Anomaly index of clean and backdoored models", caption, specified(chart), {name: rows}, switches)

@@ -10,12 +10,11 @@ from testbed.page.markup import name, tag, text
 from testbed.page.measure import Measure
 from testbed.page.place import done, worlds
 from testbed.page.points import mean_over_cells
+from testbed.rules import SIGNIFICANT
 from testbed.statistics import FEWEST_PAIRS
 
 SCROLLED = 15
 """So many methods stand in full; more scroll, so that the charts stay near."""
-SIGNIFICANT = 0.05
-"""After Holm's correction."""
 
 
 def significant(contrast: Contrast) -> bool:
@@ -46,11 +45,29 @@ def verdict(cells: Sequence[Cell], measure: Measure) -> str:
     ]
     if not pairs:
         return ""
+    most = max(pair.difference.n for pair in pairs)
+    needed = max([FEWEST_PAIRS, *(pair.fewest for pair in pairs if pair.fewest is not None)])
     if all(pair.p is None for pair in pairs):
-        return f"untested (n = {max(pair.difference.n for pair in pairs)} of {FEWEST_PAIRS} pairs)"
+        return f"untested (n = {most} of {needed} pairs)"
+    if all(pair.corrected is None and pair.fewest is None for pair in pairs):
+        return f"in no family of tests (n = {len(pairs)} cells)"
+    if not any(pair.decidable for pair in pairs):
+        return f"cannot be decided {below(pairs[0].fewest)} (n = {most} pairs)"
+    return _counts(pairs, measure)
+
+
+def _counts(pairs: Sequence[Contrast], measure: Measure) -> str:
     sure = [pair.difference.mean * measure.better for pair in pairs if significant(pair)]
     better, worse = sum(value > 0 for value in sure), sum(value < 0 for value in sure)
-    return f"{better} better, {worse} worse, {len(pairs) - better - worse} undecided (n = {len(pairs)} cells)"
+    few = [pair for pair in pairs if not pair.decidable]
+    lacking = f", {len(few)} cannot be decided {below(few[0].fewest)}" if few else ""
+    undecided = len(pairs) - better - worse - len(few)
+    return f"{better} better, {worse} worse, {undecided} undecided{lacking} (n = {len(pairs)} cells)"
+
+
+def below(fewest: int | None) -> str:
+    """'below 9 seeds': where no test of a family can have a mark, whatever the differences are."""
+    return "with any number of seeds, as its family has too many tests" if fewest is None else f"below {fewest} seeds"
 
 
 def primary(board: Leaderboard, measures: Sequence[Measure]) -> list[Measure]:
@@ -99,7 +116,7 @@ def _row(board: Leaderboard, row: Standing, shown: Sequence[Measure], first: Seq
     parts = [tag("th", name(row.method), scope="row"), *([tag("td", text(row.world or "all"))] if named else [])]
     parts += [tag("td", _rank(row))]
     parts += [tag("td", text(f"{row.cells} of {row.wanted}"), failed), tag("td", text(row.n))]
-    parts += [tag("td", *_mean(row, measure, cells)) for measure in shown]
+    parts += [tag("td", *_mean(row, measure, _wanted(board, cells, measure))) for measure in shown]
     parts += [tag("td", text(verdict(cells, measure) or "–"), class_="words") for measure in first]
     parts += [tag("td", _cost(cells))]
     tested = tag("small", *(tag("span", text(line), class_="line") for line in row.adaptive)) if row.adaptive else "no"
@@ -108,22 +125,35 @@ def _row(board: Leaderboard, row: Standing, shown: Sequence[Measure], first: Seq
 
 def _rank(row: Standing) -> str:
     if row.mean_rank is None:
-        return tag("span", "no rank", title="it lacks cells that others have, so that its rank would not compare")
+        lacks = "it lacks cells that others have, so that its rank would not compare"
+        return tag("span", "no rank", title=lacks if row.wanted else "there is no cell here by which methods are ranked")
     worst = "" if row.worst_rank is None else f" ({row.worst_rank:g})"
     return tag("b", text(f"{row.mean_rank:.2f}")) + text(worst)
 
 
 def _mean(row: Standing, measure: Measure, cells: Sequence[Cell]) -> list[str]:
-    """The mean with its interval, the worst case beneath; no interval where not every cell has the same seeds."""
+    """The mean with its interval, the worst case beneath; no interval where not every cell has the same seeds.
+
+    Of a method that lacks some cells it is said on how many its numbers rest: they compare with no others.
+    """
     if measure.name not in row.means:
         return ["–"]
     mean, worst = row.means[measure.name], row.worst.get(measure.name)
-    counted = [cell for cell in cells if cell.counted and not cell.weak]
-    whole = mean_over_cells(counted, measure)
+    beneath = [] if worst is None else [f"worst {measure.shown(worst)}"]
+    if measure.name in row.partial:
+        beneath.append(f"only {row.partial[measure.name]}")
+        return [text(measure.shown(mean)), tag("small", text(", ".join(beneath)), class_="partial")]
+    whole = mean_over_cells(cells, measure)
     sure = whole is not None and abs(whole.mean - mean) < 1e-9
     told = [tag("b", text(measure.shown(mean))), text(f" {measure.interval(whole)}" if sure and whole else "")]
-    seeds = f", n = {whole.n}" if sure and whole else ""
-    return [*told, tag("small", text("" if worst is None else f"worst {measure.shown(worst)}{seeds}"))]
+    beneath += [f"n = {whole.n}"] if sure and whole else []
+    return [*told, tag("small", text(", ".join(beneath)))]
+
+
+def _wanted(board: Leaderboard, cells: Sequence[Cell], measure: Measure) -> list[Cell]:
+    """Of these cells, those of the rows behind a mean: that count, and of which anybody has the measure."""
+    told = {cell.row for cell in board.cells if measure.name in cell.spreads}
+    return [cell for cell in cells if cell.counted and not cell.weak and cell.row in told]
 
 
 def _cost(cells: Sequence[Cell]) -> str:

@@ -29,6 +29,7 @@ def sync(*, runs: str, paths: Mapping[str, str], logger: Any, group: str | None 
     root, outputs = Path(runs), Path(paths["outputs"])
     found, unread = finished(root)
     asked = _asked(found)
+    disowned = _disowned(found, asked)
     chosen = {folder: asked[_run(folder)] for folder in found}
     if group is not None:
         chosen = {folder: suites for folder, suites in chosen.items() if _is_of(group, folder, suites)}
@@ -36,7 +37,7 @@ def sync(*, runs: str, paths: Mapping[str, str], logger: Any, group: str | None 
         limit = "there is no finished run below it" + ("" if group is None else f" of the group {group}")
         raise Invalid("runs", runs, limit, "run testbed train first")
     boards = {name: board for name, board in _boards(root, found).items() if group in (None, name)}
-    tally = logger.rebuild(chosen, boards, outputs, anew=anew)
+    tally = logger.rebuild(chosen, boards, outputs, anew=anew, disowned=disowned)
     print(
         f"{len(chosen)} runs, leaderboards: {len(boards)}; {tally.shown} shown, {tally.as_before} shown before, "
         f"{tally.failed + unread} not shown: {outputs / 'wandb'}"
@@ -80,6 +81,18 @@ def _asked(found: Sequence[Path]) -> dict[tuple[str, str], list[tuple[str, Reque
                 if made is not None and made.folder:
                     asked[_run(outputs / made.folder)].append((f"{plan.suite.name}-{plan.suite.hash}", request))
     return asked
+
+
+def _disowned(found: Sequence[Path], asked: Mapping[tuple[str, str], Sequence[tuple[str, Request]]]) -> set[Path]:
+    """Runs made for a suite that is planned beside them and that does not ask for them any more: no board counts them."""
+    homes = dict.fromkeys(folder.parents[1] for folder in found)
+    planned = {f"{plan.suite.name}-{plan.suite.hash}" for outputs in homes for plan in stored(outputs)}
+    made = {folder: str(read_json(folder / "run.json").get("group") or "") for folder in found}
+    return {
+        folder
+        for folder, group in made.items()
+        if group in planned and group not in (suite for suite, _ in asked.get(_run(folder), ()))
+    }
 
 
 def _run(folder: Path) -> tuple[str, str]:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -63,15 +64,17 @@ def outputs(tmp_path: Path) -> Path:
 def run(outputs: Path) -> Callable[..., Path]:
     """Makes a committed run folder, as the pipelines do."""
 
-    def make(*, verb: str = "train", seed: int = 3, group: str = "", outcome: str = "done") -> Path:
+    def make(
+        *, verb: str = "train", seed: int = 3, group: str = "", outcome: str = "done", place: str = "", **said: Any
+    ) -> Path:
         def work(workspace: Workspace) -> Outcome:
             (workspace.folder / "figures").mkdir()
             Image.new("RGB", (16, 16), "red").save(workspace.folder / "figures" / "success.png")
             workspace.tensors("scores", scores=torch.arange(8.0), suspicious=torch.arange(8) % 3 == 2)
             workspace.tensors("answers", given=torch.full((4,), ANSWERS, dtype=torch.float64))
-            workspace.write("manifest.json", {"indices": [4, 7], "backdoored": True})
+            workspace.write("manifest.json", {"indices": [4, 7], "backdoored": True} | ({"source": place} if place else {}))
             workspace.victims.update(undefended="aa", clean_twin="bb")
-            return Outcome(outcome, None if outcome == "done" else "why", MEASURES, {"clean_accuracy": 400})
+            return Outcome(outcome, None if outcome == "done" else "why", MEASURES | said, {"clean_accuracy": 400})
 
         identity = Identity(verb, f"badnets-none-digits-s{seed}", f"{KEY}{seed}", "settings", "cell", {}, {})
         return recorded(identity, outputs, Origin({**CONFIG, "seed": seed}, ("testbed",), NAMES, group), work)

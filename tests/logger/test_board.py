@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from testbed.leaderboard import Leaderboard
+from testbed.leaderboard import Leaderboard, Population
 from testbed.logger.board import TABLES, digest, rows
 from testbed.logger.none import NoLogger
-from testbed.logger.view import tag
+from testbed.logger.view import board_view, tag
 from testbed.logger.wandb import WandbLogger
 
 from .board import GROUP, leaderboard
@@ -46,10 +46,35 @@ def test_what_failed_is_said_without_the_machines_paths() -> None:
     assert (defended["done"], defended["asked"], defended["attack_success_rate_n"]) == (2, 3, 2)
 
 
+def test_no_name_tells_where_files_lie() -> None:
+    board = leaderboard()
+    world = "tiny (data.root=/home/alice/rows)"
+    cells = tuple(replace(cell, world=world) for cell in board.cells)
+    standings = tuple(replace(one, world=world, adaptive=(f"badnets in {world}: 1",)) for one in board.standings)
+    population = Population(world, "nc", 1.0, 2, 3, None, None)
+    hidden = replace(board, title=world, cells=cells, standings=standings, populations=(population,), departures=(world,))
+    hidden = replace(hidden, clean_budget=world, left_out={(world, "sig", 0.1): "weak"})
+    config = board_view(hidden, GROUP).configuration()
+    told = str([config, *(rows(hidden, name) for name in TABLES)])
+    assert "alice" not in told and told.count("data.root=rows") > 8
+    assert config["left_out"] == ["tiny (data.root=rows) sig 0.1: weak"]
+
+
+def test_a_mean_over_some_cells_says_so() -> None:
+    board = leaderboard()
+    standings = tuple(
+        replace(one, partial={"attack_success_rate": "1 of 2 cells"} if one.method == "mine" else {}) for one in board.standings
+    )
+    found = {row["method"]: row for row in table(replace(board, standings=standings), "leaderboard")}
+    assert found["mine"]["attack_success_rate_partial"] == "1 of 2 cells"
+    assert found["none"]["attack_success_rate_partial"] is None
+
+
 def test_a_digest_tells_boards_apart() -> None:
     board = leaderboard()
     others = [leaderboard(2), leaderboard(lost="why"), replace(board, departures=("seeds 0",)), replace(board, hash="f" * 12)]
-    assert len({digest(one) for one in (board, *others)}) == 5 and digest(leaderboard()) == digest(board)
+    others.append(replace(board, left_out={("digits", "sig", 0.1): "weak"}))
+    assert len({digest(one) for one in (board, *others)}) == 6 and digest(leaderboard()) == digest(board)
 
 
 def test_a_tag_is_short_enough_and_keeps_the_hash() -> None:

@@ -71,6 +71,22 @@ def test_a_run_says_which_suites_ask_for_it_and_where_it_stands(run, outputs, sy
     assert "2 shown, 2 shown before" in sync()[1]  # the run has a further tag; the others are what they were
 
 
+def test_what_its_suite_does_not_ask_for_any_more_is_stale(run, outputs, sync) -> None:
+    first = asked_by("first", outputs, run(seed=3))
+    old, shared = run(seed=4, group=first), run(seed=5, group=first)
+    second = asked_by("second", outputs, shared)
+    run(seed=6, group="sweep-01234567")
+    assert sync()[0] == 0
+    told = kept_run(outputs, identifier(old))
+    assert (told.run_group, list(told.tags), values(told.config.update)["stale"]) == (first, [first, "stale"], True)
+    told = kept_run(outputs, identifier(shared))  # another suite asks for it: there it belongs now
+    assert (told.run_group, list(told.tags), "stale" in values(told.config.update)) == (second, [second], False)
+    others = [name for name in kept(outputs) if name.startswith("train-") and name not in map(identifier, (old, shared))]
+    assert len(others) == 2 and not any("stale" in kept_run(outputs, name).tags for name in others)
+    asked_by("first", outputs, old)
+    assert sync()[0] == 0 and list(kept_run(outputs, identifier(old)).tags) == [first]
+
+
 def test_a_group_alone(run, outputs, sync) -> None:
     run(seed=3)
     mine, folder = "sweep-01234567", run(seed=4, group="sweep-01234567")

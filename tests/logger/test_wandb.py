@@ -98,6 +98,18 @@ def test_curves_pictures_roc_and_manifest_are_shown(run, outputs) -> None:
     assert set(artifacts) == {"poison-manifest", "run_table"}
 
 
+def test_neither_the_manifest_nor_a_measure_tells_where_files_lie(run, outputs) -> None:
+    folder = run(place="/home/somebody/private rows/a.csv", worst_case="trigger of /home/somebody/b.png")
+    WandbLogger().show(folder, outputs)
+    assert kept_summary(outputs)["worst_case"] == "trigger of b.png"
+    (staged,) = (
+        record.artifact for record in records(outputs) if record.HasField("artifact") and "poison" in record.artifact.type
+    )
+    (entry,) = staged.manifest.contents
+    assert json.loads(Path(entry.local_path).read_text()) == {"indices": [4, 7], "backdoored": True, "source": "a.csv"}
+    assert b"/home/somebody" not in b"".join(record.SerializeToString() for record in records(outputs))
+
+
 def test_a_failed_run_says_so(run, outputs) -> None:
     WandbLogger().show(run(outcome="failed"), outputs)
     summary = kept_summary(outputs)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from testbed.leaderboard import Leaderboard
 from testbed.page import page
@@ -58,32 +58,71 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
-Opened = Callable[..., Page]
+class Opened:
+    """Opens pages from disk, offline; whatever they say on the console or ask of a network is a failure."""
+
+    def __init__(self, browser: Browser) -> None:
+        self.browser = browser
+        self.said: list[str] = []
+        self.contexts: list[BrowserContext] = []
+
+    def __call__(self, place: Path, *, width: int = 1280, height: int = 900, dark: bool = False, hash: str = "") -> Page:
+        scheme = "dark" if dark else "light"
+        size = {"width": width, "height": height}
+        context = self.browser.new_context(viewport=size, color_scheme=scheme, offline=True, accept_downloads=True)
+        self.contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(20_000)
+        page.on("console", lambda message: self.said.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: self.said.append(f"error: {error}"))
+        page.on("request", lambda request: self._asked(request.url))
+        page.goto(place.as_uri() + hash)
+        return page
+
+    def _asked(self, address: str) -> None:
+        self.said += [] if address.startswith(("file:", "data:", "blob:")) else [address]
+
+    def close(self) -> None:
+        for context in self.contexts:
+            context.close()
+        assert self.said == []
 
 
 @pytest.fixture
 def opened(chromium: Browser) -> Iterator[Opened]:
-    """Opens a page from disk, offline; whatever it says on the console or asks of a network is a failure at the end."""
-    said: list[str] = []
-    contexts = []
+    """Opens pages of this test alone."""
+    opener = Opened(chromium)
+    yield opener
+    opener.close()
 
-    def open_page(place: Path, *, width: int = 1280, height: int = 900, dark: bool = False, hash: str = "") -> Page:
-        scheme = "dark" if dark else "light"
-        context = chromium.new_context(
-            viewport={"width": width, "height": height}, color_scheme=scheme, offline=True, accept_downloads=True
-        )
-        contexts.append(context)
-        shown = context.new_page()
-        shown.set_default_timeout(20_000)
-        shown.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
-        shown.on("pageerror", lambda error: said.append(f"error: {error}"))
-        shown.on(
-            "request", lambda request: said.extend([] if request.url.startswith(("file:", "data:", "blob:")) else [request.url])
-        )
-        shown.goto(place.as_uri() + hash)
-        return shown
 
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert said == []
+@pytest.fixture(scope="module")
+def shared(chromium: Browser, world: World) -> Iterator[tuple[Opened, Page]]:
+    """The page of the world, opened once: loading it takes longer than most of what is tried on it."""
+    opener = Opened(chromium)
+    yield opener, opener(world.place)
+    opener.close()
+
+
+AS_OPENED = """() => {
+    location.hash = "";
+    for (const form of document.querySelectorAll("form.filters")) {
+        form.reset();
+        form.dispatchEvent(new Event("input", { bubbles: true }));
+    }
+    for (const select of document.querySelectorAll("select.mark")) {
+        select.value = "";
+        select.dispatchEvent(new Event("change", { bubbles: true }));
+    }
+    scrollTo(0, 0);
+}"""
+
+
+@pytest.fixture
+def shown(shared: tuple[Opened, Page]) -> Iterator[Page]:
+    """The page of the world without filter, mark or open run, at the width of a desk; it must have nothing to say."""
+    opener, page = shared
+    page.emulate_media(color_scheme="light", reduced_motion="no-preference")
+    page.evaluate(AS_OPENED)
+    yield page
+    assert opener.said == []

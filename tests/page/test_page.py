@@ -105,7 +105,7 @@ def test_a_page_without_runs_and_one_of_unwritable_names(tmp_path: Path) -> None
 
 def test_a_mark_needs_a_corrected_p_below_a_twentieth() -> None:
     pairs = over_seeds([-0.4, -0.5, -0.6, -0.4, -0.5, -0.6])
-    cases = {"a": Contrast(pairs, 0.01, 0.049), "b": Contrast(pairs, 0.01, 0.051), "c": Contrast(pairs, 0.001, None)}
+    cases = {"a": Contrast(pairs, 0.01, 0.049, 6), "b": Contrast(pairs, 0.01, 0.051, 6), "c": Contrast(pairs, 0.001, None)}
     cells = [cell(name, contrasts={"attack_success_rate": contrast}) for name, contrast in cases.items()]
     few = cell("d", contrasts={"attack_success_rate": Contrast(over_seeds([-0.5, -0.4]), None, None)})
     text = table(board(*cells, few), [measure_of("attack_success_rate")], {}, 0)
@@ -154,7 +154,7 @@ def test_the_mean_over_attacks_leaves_out_who_lacks_one_and_what_is_weak() -> No
 
 def test_the_answer_comes_first_and_a_method_of_the_readers_own_is_chosen() -> None:
     six = over_seeds([-0.4, -0.5, -0.6, -0.4, -0.5, -0.6])
-    mine = cell("mine", success=0.1, contrasts={"attack_success_rate": Contrast(six, 0.01, 0.02)})
+    mine = cell("mine", success=0.1, contrasts={"attack_success_rate": Contrast(six, 0.01, 0.02, 6)})
     trials = tuple(replace(trial, declared=False) for trial in mine.trials)
     standings = (
         Standing("mine", None, 1, 1, 3, 1.0, 1.0, {"attack_success_rate": 0.1}, {"attack_success_rate": 0.1}),
