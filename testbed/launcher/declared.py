@@ -7,26 +7,23 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from testbed.launcher.compose import configuration, parsed, plain
+from testbed.launcher.compose import composed, parsed, plain
 from testbed.launcher.search import SearchPath
 from testbed.launcher.space import Dimension
-from testbed.launcher.tuning import Tuning
 from testbed.plan import PLACES
-from testbed.record import changed, facts
 from testbed.words import Refused
+
+if TYPE_CHECKING:
+    from testbed.launcher.tuning import Tuning
 
 APART = ("paths", "logger")
 """Nodes of a configuration that change no number."""
 
 
-def declared(asked: Tuning, search: SearchPath) -> dict[str, Any]:
-    """What a study is begun with, by what people know it as.
-
-    Raises:
-        Refused: a run of a trial cannot be composed.
-    """
+def declared(asked: Tuning) -> dict[str, Any]:
+    """What a study is begun with, by what people know it as."""
     return {
         "suite": asked.suite.name,
         "suite_hash": asked.suite.hash,
@@ -42,26 +39,29 @@ def declared(asked: Tuning, search: SearchPath) -> dict[str, Any]:
         "departures": list(asked.departures),
         "split": "validation",
         "runs": _digest([request.key for request in asked.requests]),
-        "configuration": _configurations(asked, search),
+        "configuration": dict(asked.configuration),
     }
 
 
-def stamp(search: SearchPath) -> list[tuple[str, int, int]]:
+def stamp(search: SearchPath) -> tuple[tuple[str, int, int], ...]:
     """Path, size and time of every file of configuration: while they are the same, what is composed of them is."""
     files = sorted(path for folder in (search.own, *search.users) for path in folder.rglob("*.yaml"))
-    return [(str(path), state.st_size, state.st_mtime_ns) for path in files for state in [path.stat()]]
+    return tuple((str(path), state.st_size, state.st_mtime_ns) for path in files for state in [path.stat()])
 
 
-def _configurations(asked: Tuning, search: SearchPath) -> dict[str, str]:
+def configurations(asked: Tuning, search: SearchPath) -> dict[str, str]:
     """Node -> 12 hexadecimal digits over what it says in every run, whatever files that comes from; places of files apart.
 
     Runs that differ in the seed alone are composed once: the seeds are declared beside this.
+
+    Raises:
+        Refused: a word names what is not there, in a run of any attack and method; the nearest name is said.
     """
     found: dict[str, list[Any]] = defaultdict(list)
     alike = {(*request.victim[:3], request.method): request for request in asked.requests}
     for request in alike.values():
         for chosen in _probes(asked.dimensions, search.groups()):
-            config = plain(configuration("train", asked.words(request, chosen), search).config)
+            config = plain(composed("train", asked.words(request, chosen), search).config)
             for name in sorted(set(config) - {*APART, "seed"}):
                 found[name].append(_placeless(name, config[name]))
     return {name: _digest(nodes) for name, nodes in found.items()}
@@ -87,6 +87,8 @@ def _digest(value: Any) -> str:
 
 def contents_of(run: Path) -> str:
     """12 hexadecimal digits over the rows that a finished run worked on."""
+    from testbed.record import facts
+
     return _digest((facts(run) or {}).get("contents", {}))
 
 
@@ -101,6 +103,8 @@ def require_same_data(study: str, label: str, before: str | None, now: str) -> N
 
 def require_same_code(study: str, runs: Sequence[Path]) -> None:
     """Raises `Refused` where trials that are done were run by other code: scores of two kinds are not compared."""
+    from testbed.record import changed, facts
+
     seen: list[Mapping[str, str]] = []
     for run in dict.fromkeys(runs):
         sources = (facts(run) or {}).get("sources", {})

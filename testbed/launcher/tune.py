@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from testbed.launcher.compose import register
 from testbed.launcher.search import SearchPath
-from testbed.launcher.tuning import Tuning, tuning
+from testbed.launcher.tuning import Tuning, composed_now, tuning
 from testbed.words import Refused
 
 
@@ -39,14 +39,14 @@ def _searched(asked: Tuning, words: Sequence[str], flags: Mapping[str, str], sea
     place = ("--config-dir", flags["--config-dir"]) if "--config-dir" in flags else ()
     command = ("testbed", "tune", *words, *place)
     trials = Trials(asked, command, search, "--debug" in flags)
-    files = stamp(search)
-    with opened(asked.folder, asked.dimensions, declared(asked, search), asked.direction) as study:
+    with opened(asked.folder, asked.dimensions, declared(asked), asked.direction) as study:
         interrupted, done = study.close_interrupted(), study.finished()
         require_same_code(asked.study, [asked.outputs / run for point in done for run in point.verdict.runs])
         print("\n".join(head(asked, study, interrupted)), flush=True)
         while len(done) < study.total:
-            if files != (files := stamp(search)):  # edited while this was running
-                study.require_same(declared(asked, search))
+            if asked.files != stamp(search):  # edited while this was running
+                asked = composed_now(asked, search)
+                study.require_same(declared(asked))
             trial, chosen = study.ask()
             try:
                 verdict = trials.verdict(chosen, study.declared["contents"])

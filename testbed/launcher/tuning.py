@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ import pydantic
 import yaml
 from hydra.core.override_parser.types import Override
 
-from testbed.launcher.compose import check_names, parsed
+from testbed.launcher.compose import parsed
+from testbed.launcher.declared import configurations, stamp
 from testbed.launcher.grid import outputs_of
 from testbed.launcher.search import SearchPath
 from testbed.launcher.space import ROOTS, Dimension, space, space_file
@@ -66,7 +67,8 @@ class Options(pydantic.BaseModel):
 class Tuning:
     """What is tuned (`kind` and `name`), and the runs that a trial is made of, to which a trial adds its own words.
 
-    `settings` are the user's words for every run; `more` are those of them that change no number.
+    `settings` are the user's words for every run; `more` are those of them that change no number. `configuration` is what all
+    comes to, as `configurations` tells it, of files as `files` tells them.
     """
 
     suite: Suite
@@ -79,6 +81,8 @@ class Tuning:
     more: tuple[str, ...]
     departures: tuple[str, ...]
     outputs: Path
+    files: tuple[tuple[str, int, int], ...] = ()
+    configuration: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def study(self) -> str:
@@ -153,9 +157,16 @@ def tuning(words: Sequence[str], search: SearchPath) -> Tuning:
     if not requests:
         raise Refused("there is nothing to run: what is tuned and what it is tuned on are meant for no world in common")
     departures = (*departs, *_departures(narrowed, options, settings))
-    found = Tuning(suite, kind, name, options, dimensions, requests, settings, more, departures, outputs)
-    _check(found, search)
-    return found
+    return composed_now(Tuning(suite, kind, name, options, dimensions, requests, settings, more, departures, outputs), search)
+
+
+def composed_now(asked: Tuning, search: SearchPath) -> Tuning:
+    """The same, with the files of configuration as they are now.
+
+    Raises:
+        Refused: a word names what is not there.
+    """
+    return replace(asked, files=stamp(search), configuration=configurations(asked, search))
 
 
 def _divided(words: Sequence[str], search: SearchPath) -> tuple[dict[str, Any], list[Override]]:
@@ -249,10 +260,3 @@ def _departures(suite: Suite, options: Options, settings: Sequence[str]) -> Iter
         if asked is not None and set(asked) != set(whole):
             told = (", ".join(map(str, values)) for values in (asked, whole))
             yield f"{axis} {' instead of '.join(told)}"
-
-
-def _check(found: Tuning, search: SearchPath) -> None:
-    """Raises `Refused` where a word names what is not there, in a run of any attack and method."""
-    ends = [f"{key}={each.text}" if each.choices else each.word(each.first) for key, each in found.dimensions.items()]
-    for request in {(request.attack, request.method): request for request in found.requests}.values():
-        check_names("train", found.words(request, ends), search)

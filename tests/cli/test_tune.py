@@ -55,18 +55,14 @@ def test_no_test_row_is_touched_and_every_value_has_its_n(say: Say, here: Path, 
     assert found["score"] == max(result["measures"]["defence_effectiveness"] for result in results(here / "outputs"))
     assert "1 x 45/50" in said.out
     assert "one row of 45 is 2.2 percentage points" in said.out
+    assert say("report", "runs=outputs").refusal().startswith("runs=outputs: there is no finished run below it")
     tested = say("train", "--config-dir", "conf", "data=sealed", "defence=faded", "trainer.max_epochs=1")
     assert tested.code == 1  # the seal is one: whoever measures on test rows breaks it
     assert "somebody counted the test rows" in tested.err
 
 
-def test_runs_of_trials_are_no_results(say: Say, conf: Path) -> None:
-    assert say(*BEGIN, "trials=1").code == 0
-    assert say("report", "runs=outputs").refusal().startswith("runs=outputs: there is no finished run below it")
-
-
 def test_the_best_is_a_defence_for_every_verb(say: Say, here: Path, conf: Path) -> None:
-    said = say(*BEGIN, "defence.fault=mild", "trainer.max_epochs=2")
+    said = say(*BEGIN, "defence.fault=mild", "trials=2")
     found = best(here / "outputs")
     value = found["values"]["defence.strength"]
     assert found["overrides"] == ["defence=faded", f"defence.strength={value}", "defence.fault=mild"]
@@ -82,7 +78,7 @@ def test_the_best_is_a_defence_for_every_verb(say: Say, here: Path, conf: Path) 
 
 
 def test_a_killed_search_goes_on_as_if_nothing_had_been(here: Path, conf: Path, environment: dict[str, str], say: Say) -> None:
-    words = [*BEGIN, "trials=12", "paths.outputs=killed"]
+    words = [*BEGIN, "trials=5", "paths.outputs=killed"]
     assert say(*words[:-1], "paths.outputs=whole").code == 0
     started = subprocess.Popen(
         [sys.executable, "-m", "testbed.cli", *words], cwd=here, env=environment, stdout=subprocess.PIPE, text=True
@@ -90,7 +86,7 @@ def test_a_killed_search_goes_on_as_if_nothing_had_been(here: Path, conf: Path, 
     try:
         assert started.stdout is not None
         for line in started.stdout:
-            if line.startswith("[2/12]"):
+            if line.startswith("[2/5]"):
                 (here / "block").touch()
                 break
         _wait_for(here / "reached", started)
@@ -106,11 +102,11 @@ def test_a_killed_search_goes_on_as_if_nothing_had_been(here: Path, conf: Path, 
         stream.write('{"op_code":6,"wor')  # as a process leaves it that is ended in the middle of writing
     resumed = say(*words)
     assert resumed.code == 0
-    assert f"{len(done)} of 12 trials are done; 1 interrupted, which is run again" in resumed.out
-    assert f"[{len(done)}/12]" not in resumed.out and f"[{len(done) + 1}/12]" in resumed.out
+    assert f"{len(done)} of 5 trials are done; 1 interrupted, which is run again" in resumed.out
+    assert f"[{len(done)}/5]" not in resumed.out and f"[{len(done) + 1}/5]" in resumed.out
     assert {path: path.stat().st_mtime_ns for path in done} == done
     assert trials(here / "killed") == trials(here / "whole")
-    assert len(results(here / "killed")) == 12
+    assert len(results(here / "killed")) == 5
     assert "[" not in say(*words).out.partition(" trial ")[0]
 
 
@@ -133,15 +129,16 @@ def _type_ctrl_c(when: Path) -> None:
 
 
 def test_ctrl_c_leaves_a_study_that_goes_on(here: Path, conf: Path, say: Say) -> None:
+    words = (*BEGIN, "trials=2")
     (here / "block").touch()
     typing = threading.Thread(target=_type_ctrl_c, args=(here / "reached",))
     typing.start()
-    said = say(*BEGIN)
+    said = say(*words)
     typing.join()
     assert (said.code, said.err) == (130, "interrupted; run the same command again to resume\n")
     (here / "block").unlink()
-    assert say(*BEGIN).code == 0
-    assert len(trials(here / "outputs")) == 4
+    assert say(*words).code == 0
+    assert len(trials(here / "outputs")) == 2
 
 
 def test_a_study_is_one_search_with_one_budget(say: Say, here: Path, conf: Path) -> None:
@@ -160,9 +157,11 @@ def test_a_study_is_one_search_with_one_budget(say: Say, here: Path, conf: Path)
 
 
 def test_scores_of_other_code_are_not_gone_on_with(say: Say, here: Path, conf: Path) -> None:
+    (here / "altered.py").write_text(MINE)
+    (conf / "defence" / "faded.yaml").write_text("_target_: altered.Faded\nstrength: 0.0\nfault: none\n")
     assert say(*BEGIN, "trials=1").code == 0
-    (here / "mine.py").write_text(MINE + "\n# changed\n")
-    assert say(*BEGIN, "trials=1").refusal().startswith("study=tiny-faded-s0: mine changed since its trials were run")
+    (here / "altered.py").write_text(MINE + "\n# changed\n")
+    assert say(*BEGIN, "trials=1").refusal().startswith("study=tiny-faded-s0: altered changed since its trials were run")
 
 
 def test_what_fails_has_a_reason_and_no_score(say: Say, here: Path, conf: Path) -> None:
@@ -203,7 +202,7 @@ def test_a_declared_loss_rules_trials_out(say: Say, here: Path, conf: Path) -> N
 
 def test_an_attack_is_scored_by_the_defence_that_stops_it_best(say: Say, here: Path, conf: Path) -> None:
     words = ("tune", "--config-dir", "conf", "suite=tiny", "attack=blended", "attack.trigger.alpha=0.1,0.5", "loss=0.5")
-    said = say(*words, "trainer.max_epochs=6", "seeds=2")
+    said = say(*words, "trainer.max_epochs=2")
     assert (said.code, said.err) == (0, "")
     found = best(here / "outputs")
     alpha = found["values"]["attack.trigger.alpha"]
@@ -213,7 +212,7 @@ def test_an_attack_is_scored_by_the_defence_that_stops_it_best(say: Say, here: P
         if config["attack"]["trigger"]["alpha"] == alpha:
             result = json.loads((path.parent / "result.json").read_text())
             success[config["defence"]["_target_"].rpartition(".")[2]].append(result["measures"]["attack_success_rate"])
-    assert {name: len(rates) for name, rates in success.items()} == {"NoDefence": 2, "Faded": 2}
+    assert {name: len(rates) for name, rates in success.items()} == {"NoDefence": 1, "Faded": 1}
     assert found["score"] == pytest.approx(min(map(fmean, success.values())))
     assert found["against"] == ["none", "faded"] and found["trials_made"] == 2
 
@@ -224,7 +223,7 @@ def test_a_dry_run_tells_and_leaves_nothing(say: Say, here: Path, conf: Path) ->
     assert "4 trials (TPE)" in said.out
     assert "departures from the suite: none\n" in said.out
     assert "departures from the suite: 5 trials instead of 4\n" in say(*BEGIN, "trials=5", "--dry-run").out
-    for word in ("paths.outputs=there", "+paths.outputs='there'", "++paths.outputs=there"):
+    for word in ("++paths.outputs='there'", "++paths.outputs=there"):
         assert say(*BEGIN, word, "--dry-run").out.endswith("\nthere/study/tiny-faded-s0: would be begun\n")
     departed = "departures from the suite: trainer.max_epochs=2 in every run; seeds 0, 1 instead of 0\n"
     assert departed in say(*BEGIN, "trainer.max_epochs=2", "seeds=2", "--dry-run").out

@@ -11,9 +11,11 @@ import pytest
 import yaml
 from tuned_world import folder
 
-from testbed.launcher.compose import register
+from testbed.launcher.compose import parsed, register
 from testbed.launcher.declared import declared
 from testbed.launcher.search import SearchPath
+from testbed.launcher.space import dimension
+from testbed.launcher.study import Verdict, opened
 from testbed.launcher.tuning import tuning
 
 Say = Callable[..., Any]
@@ -37,7 +39,26 @@ def configuration(*words: str) -> dict[str, str]:
     """What a study with these words declares of its configuration."""
     search = SearchPath("conf")
     register(search)
-    return dict(declared(tuning(words, search), search)["configuration"])
+    return dict(declared(tuning(words, search))["configuration"])
+
+
+def searched(place: Path, *, interrupted: bool) -> list[tuple[str, ...]]:
+    """The parameters of 14 trials, ten of them random; each of them is asked for twice where the first was interrupted."""
+    axes = {"a.b": dimension(parsed("a.b=interval(0,1)"))}
+    with opened(place, axes, {"trials": 14, "seed": 0}, "maximize") as study:
+        for _ in range(14):
+            if interrupted:
+                study.ask()
+                assert study.close_interrupted() == 1
+            trial, _ = study.ask()
+            study.tell(trial, Verdict("done", value=-((trial.params["a.b"] - 0.3) ** 2)))
+        return [point.words for point in study.finished()]
+
+
+def test_an_interruption_changes_nothing_of_what_comes_after_it(tmp_path: Path) -> None:
+    found = searched(tmp_path / "whole", interrupted=False)
+    assert found == searched(tmp_path / "interrupted", interrupted=True)
+    assert len(set(found)) == 14
 
 
 def test_an_edited_method_is_not_gone_on_with_and_the_best_is_one_that_was_tried(say: Say, here: Path, conf: Path) -> None:
@@ -78,9 +99,8 @@ def test_every_option_that_is_searched_belongs_to_the_configuration(here: Path, 
         path.write_text("_target_: mine.Detector\nrows: 1\n")
     words = ("suite=tiny", "defence=faded", "detector=one,two", "defence.strength=interval(0,1)")
     before = configuration(*words)
-    assert before == configuration(*words, "paths.data=elsewhere", "trainer.threads=2")
     options["other"].write_text("_target_: mine.Detector\nrows: 2\n")
-    assert before == configuration(*words)
+    assert before == configuration(*words, "paths.data=elsewhere", "trainer.threads=2")
     options["two"].write_text("_target_: mine.Detector\nrows: 2\n")
     assert {name for name, digest in configuration(*words).items() if digest != before[name]} == {"detector"}
     assert before["trainer"] != configuration(*words, "trainer.max_epochs=3")["trainer"]
