@@ -119,7 +119,7 @@ def _row(board: Leaderboard, row: Standing, shown: Sequence[Measure], first: Seq
     parts += [tag("td", *_mean(row, measure, _wanted(board, cells, measure))) for measure in shown]
     parts += [tag("td", text(verdict(cells, measure) or "–"), class_="words") for measure in first]
     parts += [tag("td", _cost(cells))]
-    tested = tag("small", *(tag("span", text(line), class_="line") for line in row.adaptive)) if row.adaptive else "no"
+    tested = _tested(row.adaptive)
     return tag("tr", *parts, tag("td", tested, class_="words"), data_method=row.method)
 
 
@@ -160,3 +160,11 @@ def _cost(cells: Sequence[Cell]) -> str:
     time, memory, n = seconds(cells)
     told = [*([] if time is None else [f"{time:.1f} s"]), *([] if memory is None else [f"{memory:,.0f} MB"])]
     return text(", ".join(told)) + tag("small", text(f"n = {n}")) if told else "–"
+
+
+def _tested(lines: Sequence[str]) -> str:
+    """By how many adaptive attacks, and by which on demand: a line for each would make a row taller than a screen."""
+    if not lines:
+        return "no"
+    told = (tag("span", text(line), class_="line") for line in lines)
+    return tag("details", tag("summary", f"by {len(lines)}"), tag("small", *told))
