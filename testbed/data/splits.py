@@ -33,9 +33,10 @@ def divide(
 
     Validation comes out of the training rows; the reserve too where `reserve_source` is 'reserved', or out of the
     test rows where it is 'held_out'. No row is in two parts, but where it is 'seen': then the clean versions of training
-    rows are the reserve and are trained on as well, as in BackdoorBench (Wu et al. 2022, NeurIPS). `groups` int64 (N,) names near-duplicates among the
-    training rows (frames of one film): a group goes to one part whole, so that parts hold at least the rows asked for.
-    A larger reserve contains the smaller one, and neither part depends on the size of the other unless they meet.
+    rows are the reserve and are trained on as well, as in BackdoorBench (Wu et al. 2022, NeurIPS). `groups` int64 (N,)
+    names near-duplicates among the training rows (frames of one film): a group goes to one part whole, so that parts hold
+    at least the rows asked for. A larger reserve contains the smaller one, and neither part depends on the size of the
+    other unless they meet.
 
     Raises:
         Invalid: labels outside the classes, a class with too few rows, one class only, or no rows; a name that cannot be

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -27,6 +28,7 @@ PIPELINES = {
     "sync": "testbed.pipeline.sync:sync",
     "tune": "testbed.pipeline.tune:tune",
 }
+RESOURCES = (errno.EACCES, errno.ENOSPC, errno.EROFS)
 CODES = {"done": 0, "skipped": 0, "failed": 1, "diverged": 1, "timeout": 1, "interrupted": 130}
 
 
@@ -111,7 +113,11 @@ def explained(error: BaseException) -> tuple[str, int]:
     if isinstance(error, Invalid):
         return " ".join(str(error).splitlines()), 2
     said = f"{type(error).__name__}: {' '.join(str(error).split())}"
-    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in (13, 28, 30)):
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:  # a value that was to be the name of a file
+        return f"{said[:120]}...: give the name of a file", 2
+    if isinstance(error, MemoryError) or (
+        isinstance(error, OSError) and error.errno in (errno.EACCES, errno.ENOSPC, errno.EROFS)
+    ):
         return said, 4
     return f"{said} (--debug shows the trace)", 1
 

@@ -57,14 +57,18 @@ def _ready(waiting: Sequence[Task], after: Mapping[str, Sequence[str]], open_key
     return next((task for task in waiting if not open_keys & set(after.get(task.request.key, ()))), None)
 
 
-def _started(task: Task, context: Any) -> Future[Entry]:
-    from testbed.launcher.work import work
+def _work(task: Task) -> Entry:
+    from testbed.launcher.work import work  # in the worker: the driver does without PyTorch
 
+    return work(task)
+
+
+def _started(task: Task, context: Any) -> Future[Entry]:
     limit = None if task.timeout is None else task.timeout + GRACE
     # No daemon: data that are read by workers need children of their own.
     # Pebble 5.2 documents its context as `mp_context` and reads it as `context`.
     chosen: Any = {"context": context, "mp_context": context}
-    return concurrent.process(daemon=False, timeout=limit, **chosen)(work)(task)
+    return concurrent.process(daemon=False, timeout=limit, **chosen)(_work)(task)
 
 
 def _ended(task: Task, future: Future[Entry]) -> Entry:

@@ -27,7 +27,8 @@ def work(task: Task, redirect: bool = True) -> Entry:
     """Run it: the entry that stands in the index from now on."""
     started = time.monotonic()
     end_with(task.driver)
-    sys.path.insert(0, os.getcwd())  # modules of the working directory can be imported, as in every command
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # modules of the working directory can be imported, as in every command
     torch.set_num_threads(task.threads)
     task.log.parent.mkdir(parents=True, exist_ok=True)
     seen: dict[str, str] = {}

@@ -180,9 +180,9 @@ def test_a_grid_in_this_process_ends_where_it_is_told_to(place: Path, environmen
     assert statuses(place) == {"done": 1, "interrupted": 1}
 
 
-def test_other_words_for_the_folder_of_outputs_are_understood(place: Path, spawn: Say) -> None:
+def test_other_words_for_the_folder_of_outputs_are_understood(place: Path, say: Say) -> None:
     words = ("benchmark", "suite=small", "attack=badnets", "--config-dir", "conf", "logger=none", "launcher=basic", "shard=1/2")
-    found = spawn(*words, "++paths.outputs='a, b'")
+    found = say(*words, "++paths.outputs='a, b'")
     assert found.code == 0, found.err
     assert len(list(place.glob("a, b/train/*/result.json"))) == 2
     assert not (place / "outputs").exists()
@@ -199,14 +199,14 @@ def test_an_edited_data_plug_in_is_run_again(place: Path, spawn: Say) -> None:
     assert "0 done already" in spawn(*words, *options).out
 
 
-def test_shards_together_are_the_whole_and_each_is_less(place: Path, spawn: Say) -> None:
+def test_shards_together_are_the_whole_and_each_is_less(place: Path, say: Say) -> None:
     words = ("benchmark", "suite=small", "--config-dir", "conf", "logger=none", "launcher=basic")
-    part = spawn(*words, "shard=2/2")
+    part = say(*words, "shard=2/2")
     assert part.code == 0, part.err
     assert "shard 2/2: 2 runs, 0 done already" in part.out
-    rest = spawn(*words, "shard=1/2")
+    rest = say(*words, "shard=1/2")
     assert "shard 1/2: 2 runs, 0 done already" in rest.out
-    whole = spawn(*words)
+    whole = say(*words)
     assert "4 runs, 4 done already" in whole.out
 
 

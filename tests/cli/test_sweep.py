@@ -56,7 +56,7 @@ def test_failing_runs_end_no_sweep_and_are_run_again(spawn: Say, say: Say, here:
     ends = {"Raises": "failed", "Leaves": "failed", "NoDefence": "done", "Diverges": "diverged"}
     assert statuses == {f"badnets-{name}-digits-s3": end for name, end in ends.items()}
     reasons = {name: result["reason"] for name, result in results(here).items()}
-    assert reasons["badnets-Leaves-digits-s3"] == "SystemExit: 0"
+    assert reasons["badnets-Leaves-digits-s3"] == "defence broken.Leaves (broken.py, line 19): SystemExit: 0"
     assert "loss" in reasons["badnets-Diverges-digits-s3"]
     assert "4 runs: 1 done, 3 not" in first.err
     listed = [line.split("_target_=")[1].split()[:2] for line in first.err.splitlines() if line.startswith("  not done (exit")]
