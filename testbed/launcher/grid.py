@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import pydantic
 import yaml
@@ -15,7 +15,7 @@ from testbed.plan import UNSEEN, Choice, Plan, begins, key_of, planned
 from testbed.suite import Suite, read_suite
 from testbed.words import Refused, nearest
 
-AXES = ("attack", "data", "defence", "detector")
+Told = TypeVar("Told", bound=pydantic.BaseModel)
 
 
 class Options(pydantic.BaseModel):
@@ -87,7 +87,7 @@ def grid(words: Sequence[str], search: SearchPath) -> Grid:
         Refused: a name or a value that cannot be; nothing was run.
     """
     told, rest = _divided(words, search)
-    options = _options(told)
+    options = validated(Options, told)
     search.require("suite", options.suite)
     suite = read_suite(search.options("suite")[options.suite])
     unseen = tuple(word for word in rest if begins(word, UNSEEN))
@@ -122,14 +122,19 @@ def _divided(words: Sequence[str], search: SearchPath) -> tuple[dict[str, Any], 
     return told, rest
 
 
-def _options(told: Mapping[str, Any]) -> Options:
+def validated(model: type[Told], told: Mapping[str, Any]) -> Told:
+    """The words of a command as the values that a model has of them.
+
+    Raises:
+        Refused: one is missing, or cannot be.
+    """
     try:
-        return Options(**told)
+        return model(**told)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"][:1])
         if first["type"] == "missing":
-            raise Refused("suite: must be given; say suite=NAME (testbed list suite)") from error
+            raise Refused(f"{place}: must be given; say {place}=NAME (testbed list {place})") from error
         said = first["msg"].removeprefix("Value error, ")
         shown = f"{place}={told[place]}: " if place else ""
         raise Refused(f"{shown}{said[0].lower() + said[1:]}") from error

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import sys
-import threading
 import time
 import traceback
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+from testbed.launcher.bounds import terminable
 from testbed.words import Faulty, Refused, Terminated, TimedOut
 
 PIPELINES = {
@@ -62,7 +60,7 @@ def run(job: Job) -> int:
 def ended(job: Job) -> Ended:
     """The same, with the run folder."""
     try:
-        with _terminable():
+        with terminable():
             return _run(job)
     except KeyboardInterrupt:
         return _said("interrupted; run the same command again to resume", 130, "interrupted")
@@ -83,23 +81,6 @@ def ended(job: Job) -> Ended:
 def _said(message: str, code: int, status: str) -> Ended:
     print(message, file=sys.stderr)
     return Ended(code, None, message, status)
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM raises `Terminated` inside, so that the run can be recorded as interrupted; afterwards it does what it did."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(*_: Any) -> None:
-        raise Terminated("SIGTERM")
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def explained(error: BaseException) -> tuple[str, int]:

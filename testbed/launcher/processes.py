@@ -18,8 +18,8 @@ from typing import Any
 from pebble import ProcessExpired, concurrent
 
 from testbed.index import Entry, write
+from testbed.launcher.bounds import terminable
 from testbed.launcher.task import Task
-from testbed.words import Terminated
 
 GRACE = 20.0
 """Seconds between the time limit that a run can record itself and the one that ends its process."""
@@ -107,7 +107,7 @@ def _context(threads: int) -> Any:
 def _ending(running: Mapping[Future[Entry], Task]) -> Iterator[None]:
     """When this process is interrupted inside, the workers are told to end, which a run records, and then made to."""
     try:
-        with _terminable():
+        with terminable():
             yield
     except BaseException:
         for future in running:
@@ -115,15 +115,3 @@ def _ending(running: Mapping[Future[Entry], Task]) -> Iterator[None]:
         for worker in multiprocessing.active_children():
             worker.join(LAST)
         raise
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    def end(*_: Any) -> None:
-        raise Terminated("SIGTERM")
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -13,7 +13,7 @@ from hydra.core.override_parser.types import Override
 
 from testbed.launcher.compose import parsed
 from testbed.launcher.declared import configurations, stamp
-from testbed.launcher.grid import outputs_of
+from testbed.launcher.grid import outputs_of, validated
 from testbed.launcher.search import SearchPath
 from testbed.launcher.space import ROOTS, Dimension, space, space_file
 from testbed.plan import CLEAN, Choice, Plan, Request, last_of, planned, root
@@ -137,7 +137,7 @@ def tuning(words: Sequence[str], search: SearchPath) -> Tuning:
         Refused: a name, a value or a range that cannot be; nothing was run.
     """
     told, rest = _divided(words, search)
-    options = _options(told)
+    options = validated(Options, told)
     search.require("suite", options.suite)
     suite = read_suite(search.options("suite")[options.suite])
     departs = [] if options.trials in (None, suite.trials) else [f"{options.trials} trials instead of {suite.trials}"]
@@ -186,18 +186,6 @@ def _divided(words: Sequence[str], search: SearchPath) -> tuple[dict[str, Any], 
         else:
             rest.append(parsed(word))
     return told, rest
-
-
-def _options(told: Mapping[str, Any]) -> Options:
-    try:
-        return Options(**told)
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"][:1])
-        if first["type"] == "missing":
-            raise Refused(f"{place}: must be given; say {place}=NAME (testbed list {place})") from error
-        said = first["msg"].removeprefix("Value error, ")
-        raise Refused(f"{place}={told[place]}: {said[0].lower() + said[1:]}" if place else said) from error
 
 
 def _tuned(options: Options, rest: Sequence[Override]) -> tuple[str, str]:
