@@ -84,8 +84,9 @@ $(BIN)/python:
 $(BIN)/uv: | $(BIN)/python
 	$(BIN)/python -m pip install --quiet uv
 
+# Compiled here once, or else by every process that is the first to import PyTorch.
 $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python $(UV)
 	$(if $(TORCH_INDEX),"$(UV)" pip install --python $(BIN)/python --no-deps --index-url "$(TORCH_INDEX)" \
 		--constraints constraints.txt torch torchvision)
-	"$(UV)" pip install --python $(BIN)/python --constraints constraints.txt --editable '.[dev]'
+	"$(UV)" pip install --python $(BIN)/python --compile-bytecode --constraints constraints.txt --editable '.[dev]'
 	@touch $@

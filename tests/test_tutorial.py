@@ -130,8 +130,9 @@ def test_the_defence_that_it_shows_is_short_and_tidy(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("shrunk", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("shrunk", [True, False], ids=["shrunk", "whole"])
 def test_its_commands_work_in_order_and_say_what_it_shows(shrunk: bool, programs: dict[str, str], tmp_path: Path) -> None:
     work = tmp_path / "work"
     work.mkdir()
