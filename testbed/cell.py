@@ -36,7 +36,7 @@ def cells_of(trials: Iterable[Trial], rules: Rules) -> list[Cell]:
 
 def _judged(cell: Cell, row: Sequence[Cell], rules: Rules) -> Cell:
     gaps = _gaps(cell, row, rules)
-    unknown = not gaps and any(_success(trial, rules.verb) is not None for other in row for trial in _done(other))
+    unknown = not gaps and any(_success(trial, rules.verb) is not None for other in row for trial in other.done)
     weak = bool(gaps) and fmean(gaps) < WEAK - 1e-9  # 0.6 - 0.5 is less than 0.1 by rounding alone
     return replace(cell, weak=weak, unknown=unknown, counted=not unknown and _counts(cell, row, rules))
 
@@ -47,10 +47,6 @@ def _cell(members: Sequence[Trial]) -> Cell:
     names = dict.fromkeys(name for trial in done for name in trial.measures)
     spreads = {name: found for name in names if (found := spread(name, done)) is not None}
     return Cell(first.world, first.attack, first.rate, first.method, tuple(members), spreads)
-
-
-def _done(cell: Cell) -> list[Trial]:
-    return [trial for trial in cell.trials if trial.status == "done"]
 
 
 def _counts(cell: Cell, row: Sequence[Cell], rules: Rules) -> bool:
@@ -124,13 +120,13 @@ def _gaps(cell: Cell, row: Sequence[Cell], rules: Rules) -> list[float]:
 
 def _differing(cell: Cell, row: Sequence[Cell], rules: Rules) -> bool:
     """Whether its poison is another than that of the baseline, or, where there is none, one made for it and for nobody else."""
-    mine = _poisons(_done(cell))
-    base = [trial for other in row if other.method == rules.baseline for trial in _done(other)]
+    mine = _poisons(cell.done)
+    base = [trial for other in row if other.method == rules.baseline for trial in other.done]
     if base:
         theirs = _poisons(base)
         return any(mine[seed].isdisjoint(theirs[seed]) for seed in mine.keys() & theirs.keys())
-    others = {poison for other in row if other is not cell for trial in _done(other) for poison in [trial.poison]}
-    return any(trial.adaptive and trial.poison not in others for trial in _done(cell)) and bool(others)
+    others = {poison for other in row if other is not cell for trial in other.done for poison in [trial.poison]}
+    return any(trial.adaptive and trial.poison not in others for trial in cell.done) and bool(others)
 
 
 def _poisons(done: Iterable[Trial]) -> dict[int, set[str]]:
@@ -143,7 +139,7 @@ def _poisons(done: Iterable[Trial]) -> dict[int, set[str]]:
 def _by_seed(cells: Iterable[Cell], rules: Rules) -> dict[int, float]:
     """By seed: the mean over its poisons of success undefended above the clean twin."""
     gaps: dict[int, dict[str, float]] = {}
-    for trial in (trial for cell in cells for trial in _done(cell)):
+    for trial in (trial for cell in cells for trial in cell.done):
         before, twin = _success(trial, rules.verb), _number(trial.measures.get("clean_twin_attack_success_rate"))
         if before is not None and twin is not None:
             gaps.setdefault(trial.seed, {}).setdefault(trial.poison, before - twin)

@@ -53,7 +53,7 @@ def _reason(trial: Trial) -> str:
 def _rows(cells: Sequence[Cell], measure: str, world: str | None) -> list[Row]:
     """The counted rows of which it is known, or can still become known, that they have the measure."""
     told = {cell.row for cell in cells if measure in cell.spreads}
-    made = {cell.row for cell in cells if any(trial.status == "done" for trial in cell.trials)}
+    made = {cell.row for cell in cells if cell.done}
     due = {cell.row for cell in cells if any(trial.status in PENDING for trial in cell.trials)}
     return [row for row in counted_rows(cells, world) if row in told or row in due - made]
 
@@ -126,7 +126,7 @@ def _standing(here: Sequence[Cell], rows: Mapping[str, Sequence[Row]], rules: Ru
         world,
         whole[first],
         len(wanted[first]),
-        sum(trial.status == "done" for cell in counted for trial in cell.trials),
+        sum(len(cell.done) for cell in counted),
         fmean(ranked) if ranked else None,
         max(ranked) if ranked else None,
         {name: fmean(known) for name, known in values.items()},
@@ -139,7 +139,7 @@ def _standing(here: Sequence[Cell], rows: Mapping[str, Sequence[Row]], rules: Ru
 
 def _adaptive(cell: Cell) -> str:
     """'badnets 0.05 in digits: success 0.980 undefended -> 0.400 defended (n = 3); steps 200', or '' if there is none."""
-    against = [trial for trial in cell.trials if trial.adaptive and trial.status == "done"]
+    against = [trial for trial in cell.done if trial.adaptive]
     before, after = (spread(name, against) for name in ("undefended_attack_success_rate", "attack_success_rate"))
     if before is None or after is None:
         return ""

@@ -33,7 +33,7 @@ def contrasted(cells: Sequence[Cell], rules: Rules) -> tuple[list[Cell], list[st
 def _met(cell: Cell) -> dict[int, dict[str, set[str]]]:
     """By seed: which data set, which poison and which undefended victim its runs met; what rests on others comes later."""
     found: dict[int, dict[str, set[str]]] = {}
-    for trial in (trial for trial in cell.trials if trial.status == "done"):
+    for trial in cell.done:
         met = {"data set": trial.data, "poison": trial.poison, "undefended victim": trial.victims.get("undefended", "")}
         for what, one in met.items():
             found.setdefault(trial.seed, {}).setdefault(what, set()).add(one)
@@ -57,7 +57,7 @@ def _contrast(name: str, cell: Cell, other: Cell, refused: Mapping[int, str]) ->
     pairs = {seed: value - theirs[seed] for seed, value in mine.items() if seed in theirs and seed not in refused}
     if not pairs:
         return None
-    differences = by_model(pairs, [trial for trial in cell.trials if trial.status == "done"])
+    differences = by_model(pairs, cell.done)
     return Contrast(over_seeds(differences), sign_flips(differences), None)
 
 

@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 
+from testbed.files import write_whole
+
 PACKAGE = Path(__file__).parent
 FOLDER = "index"
 REUSABLE = ("done", "skipped")
@@ -62,11 +64,7 @@ def entry(outputs: Path, key: str) -> Entry | None:
 
 def write(outputs: Path, key: str, made: Entry) -> None:
     """Replace the entry of a request, in one step."""
-    place = _place(outputs, key)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    new = place.with_name(f".{key}.{os.getpid()}")
-    new.write_text(json.dumps(asdict(made)), encoding="utf-8")
-    new.replace(place)
+    write_whole(_place(outputs, key), json.dumps(asdict(made)))
 
 
 def stamp_of(folders: Sequence[Path], words: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from testbed.plan import labelled
 from testbed.statistics import Interval
 
 Row = tuple[str, str, float | None]
@@ -13,7 +14,27 @@ Row = tuple[str, str, float | None]
 
 
 @dataclass(frozen=True)
-class Trial:
+class Placed:
+    """Something of a method on a row of the grid."""
+
+    world: str
+    attack: str
+    rate: float | None
+    method: str
+
+    @property
+    def row(self) -> Row:
+        """What it shares with the other methods that it is compared with."""
+        return self.world, self.attack, self.rate
+
+    @property
+    def label(self) -> str:
+        """For people: 'digits badnets 0.05 fine_tuning'."""
+        return labelled(*self.row, self.method)
+
+
+@dataclass(frozen=True)
+class Trial(Placed):
     """One run as a comparison sees it: where it stands in the grid, how it ended, what it measured and what it cost.
 
     `status` is that of the run, or 'missing' where it was asked for and never made. `seconds` and `peak_memory` (bytes) are
@@ -23,10 +44,6 @@ class Trial:
     `clean_twin`; `names` are the options that were chosen, such as data and model.
     """
 
-    world: str
-    attack: str
-    rate: float | None
-    method: str
     seed: int
     status: str
     reason: str = ""
@@ -44,15 +61,9 @@ class Trial:
     names: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def row(self) -> Row:
-        """What it shares with the other methods that it is compared with."""
-        return self.world, self.attack, self.rate
-
-    @property
     def label(self) -> str:
         """For people: 'digits badnets 0.05 fine_tuning s0'."""
-        rate = [] if self.rate is None else [f"{self.rate:g}"]
-        return " ".join([self.world, self.attack, *rate, self.method, f"s{self.seed}"])
+        return f"{super().label} s{self.seed}"
 
 
 class Spread(NamedTuple):
@@ -89,7 +100,7 @@ class Contrast(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Cell:
+class Cell(Placed):
     """Trials that differ in their seed alone. `weak`: the attack is not 10 points above its clean twin: nothing to defeat.
 
     `unknown`: no run tells success on the clean twin beside success undefended, so that nobody knows whether it is weak; such
@@ -97,10 +108,6 @@ class Cell:
     that are ranked.
     """
 
-    world: str
-    attack: str
-    rate: float | None
-    method: str
     trials: tuple[Trial, ...]
     spreads: Mapping[str, Spread] = field(default_factory=dict)
     contrasts: Mapping[str, Contrast] = field(default_factory=dict)
@@ -110,15 +117,9 @@ class Cell:
     rank: float | None = None
 
     @property
-    def row(self) -> Row:
-        """What it shares with the other methods that it is compared with."""
-        return self.world, self.attack, self.rate
-
-    @property
-    def label(self) -> str:
-        """For people: 'digits badnets 0.05 fine_tuning'."""
-        rate = [] if self.rate is None else [f"{self.rate:g}"]
-        return " ".join([self.world, self.attack, *rate, self.method])
+    def done(self) -> list[Trial]:
+        """The trials that went well."""
+        return [trial for trial in self.trials if trial.status == "done"]
 
 
 @dataclass(frozen=True)
@@ -193,4 +194,4 @@ class Leaderboard:
     @property
     def done(self) -> int:
         """The runs that were made and went well."""
-        return sum(trial.status == "done" for cell in self.cells for trial in cell.trials)
+        return sum(len(cell.done) for cell in self.cells)

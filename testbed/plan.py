@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+from testbed.files import write_whole
 from testbed.suite import Part, Suite
 from testbed.words import Refused, nearest
 
@@ -65,8 +65,7 @@ class Request:
     @property
     def label(self) -> str:
         """For people: 'digits badnets 0.05 fine_tuning s0'."""
-        rate = [] if self.rate is None else [f"{self.rate:g}"]
-        return " ".join([self.world, self.attack, *rate, self.method, f"s{self.seed}"])
+        return labelled(self.world, self.attack, self.rate, self.method, f"s{self.seed}")
 
 
 @dataclass(frozen=True)
@@ -122,6 +121,11 @@ class Plan:
         return Plan(self.suite, self.choice, tuple(request for request in self.requests if request.victim in mine))
 
 
+def labelled(world: str, attack: str, rate: float | None, *more: str) -> str:
+    """A place in a grid, for people: 'digits badnets 0.05 fine_tuning s0'."""
+    return " ".join([world, attack, *([] if rate is None else [f"{rate:g}"]), *more])
+
+
 def last_of(words: Sequence[str]) -> tuple[str, ...]:
     """The words without those that a later one for the same key outdoes; Hydra takes no two for one group."""
     return tuple({key_of(word): word for word in words}.values())
@@ -163,6 +167,7 @@ def planned(suite: Suite, choice: Choice) -> Plan:
         raise Refused(f"rates={_listed(choice.rates)}: the attacks of this suite keep their own")
     rates = values if choice.rates is None else choice.rates
     seeds = suite.seeds if choice.seeds is None else choice.seeds
+    changed = tuple(word for word in choice.settings if not begins(word, (*UNSEEN, *PLACES)))
     found = []
     for seed, (world, place), (attack, shown) in product(seeds, worlds.items(), attacks.items()):
         for rate, (method, chosen) in product((None,) if attack == CLEAN else rates, methods.items()):
@@ -170,11 +175,8 @@ def planned(suite: Suite, choice: Choice) -> Plan:
                 continue
             words = (*suite.settings, *place.settings, *shown.settings, *chosen.settings, *choice.settings, f"seed={seed}")
             words = last_of(words if rate is None else (*words, f"{key}={rate:g}"))
-            declared = (
-                world in suite.worlds and seed in suite.seeds and method in suite.methods and (rate is None or rate in values)
-            )
-            changed = tuple(word for word in choice.settings if not begins(word, (*UNSEEN, *PLACES)))
-            found.append(Request(suite.verb, words, world, attack, rate, method, seed, declared and not changed, changed))
+            declared = not changed and seed in suite.seeds and method in suite.methods and (rate is None or rate in values)
+            found.append(Request(suite.verb, words, world, attack, rate, method, seed, declared, changed))
     return Plan(suite, choice, tuple(found))
 
 
@@ -196,20 +198,14 @@ def departures(suite: Suite, requests: Sequence[Request]) -> tuple[str, ...]:
 
 def store(plan: Plan, command: Sequence[str], outputs: Path) -> Path:
     """Write the plan below `outputs/benchmark`, where a report finds it: the file."""
-    folder = outputs / "benchmark" / f"{plan.suite.name}-{plan.suite.hash}"
-    folder.mkdir(parents=True, exist_ok=True)
     told = {
         "schema": SCHEMA,
         "suite": plan.suite.model_dump(mode="json"),
-        "hash": plan.suite.hash,
         "command": list(command),
-        "departures": list(plan.departures),
         "requests": [asdict(request) for request in plan.requests],
     }
-    place = folder / f"plan-{plan.digest}.json"
-    new = folder / f".{plan.digest}.{uuid.uuid4().hex}"  # several drivers may say the same at once
-    new.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    new.replace(place)
+    place = outputs / "benchmark" / f"{plan.suite.name}-{plan.suite.hash}" / f"plan-{plan.digest}.json"
+    write_whole(place, json.dumps(told, indent=1) + "\n")
     return place
 
 
@@ -227,9 +223,7 @@ def stored(outputs: Path) -> Iterator[Stored]:
     for folder in sorted((outputs / "benchmark").glob("*-*")):
         paths = sorted(folder.glob("plan-*.json"), key=lambda path: path.stat().st_mtime_ns)
         told = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
-        told = [
-            plan for plan in told if plan.get("schema") == SCHEMA
-        ]  # the same command again writes what is of another version
+        told = [plan for plan in told if plan.get("schema") == SCHEMA]  # what is of another version, a rerun writes again
         if told:
             asked: dict[tuple[Any, ...], Request] = {}
             for plan in told:

@@ -25,7 +25,7 @@ def _population(world: str, method: str, cells: Sequence[Cell]) -> Population:
     clean: Judged = {}
     backdoored: Judged = {}
     for cell in cells:
-        done = [trial for trial in cell.trials if trial.status == "done"]
+        done = cell.done
         clean |= _judged("clean_twin", done)
         backdoored |= {} if cell.attack == CLEAN or cell.weak or cell.unknown else _judged("undefended", done)
     auroc = separation([index for index, _ in clean.values()], [index for index, _ in backdoored.values()])

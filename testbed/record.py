@@ -28,13 +28,13 @@ from torch import Tensor
 
 from testbed.api import Diverged, Invalid, Unsupported
 from testbed.identity import current_source
+from testbed.index import REUSABLE
 from testbed.words import Faulty, Refused, Terminated, TimedOut
 
 SCHEMA = 2
 REQUIRED = ("verb", "name", "key", "settings", "cell", "contents", "sources", "names", "made_at")
 """What of `run.json` a reader relies on. `made_at` is a time in UTC, ISO 8601, so that times compare as texts do."""
 
-REUSABLE = ("done", "skipped")
 LIBRARIES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "wandb", "scikit-learn", "numpy", "safetensors")
 EXTRAS = ("transformers", "peft", "tokenizers")
 

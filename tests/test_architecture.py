@@ -22,13 +22,21 @@ FOR_PIPELINES = (
     *("testbed.fit", "testbed.identity", "testbed.metrics", "testbed.pipeline", "testbed.record", "testbed.statistics"),
     *("testbed.table", "testbed.words", "testbed.agreement", "testbed.answers", "testbed.baseline", "testbed.degradation"),
     *("testbed.language", "testbed.page", "testbed.trajectory", "testbed.training", "testbed.visibility"),
-    *("testbed.export", "testbed.index", "testbed.leaderboard", "testbed.plan", "testbed.suite"),
+    *("testbed.export", "testbed.files", "testbed.index", "testbed.leaderboard", "testbed.plan", "testbed.suite"),
     *("testbed.comparison", "testbed.rules"),
 )
 FOR_CONTRACT = (*(name for name in FOR_PIPELINES if name not in ("testbed.pipeline", "testbed.record", "testbed.artefact")),)
 FOR_LAUNCHERS = (
     *("testbed.launcher", "testbed.record", "testbed.table", "testbed.telling", "testbed.words", "testbed.api"),
-    *("testbed.pipeline", "testbed.identity", "testbed.index", "testbed.leaderboard", "testbed.plan", "testbed.suite"),
+    *(
+        "testbed.pipeline",
+        "testbed.files",
+        "testbed.identity",
+        "testbed.index",
+        "testbed.leaderboard",
+        "testbed.plan",
+        "testbed.suite",
+    ),
     "testbed.rules",
 )
 VAGUE = {"utils", "util", "common", "helpers", "helper", "misc", "tools", "base"}

@@ -107,11 +107,9 @@ class Filling:
 
     def _tasks(self) -> list[Task]:
         options, asked = self.asked.options, self.asked
-        # A view of many runs is cheaper made in one go, at the end.
-        more = ("logger=none",)
         limits: dict[str, Any] = {"threads": options.threads, "timeout": options.timeout, "debug": "--debug" in self.flags}
         place = (str(asked.outputs), asked.group, self.stamp, self.flags.get("--config-dir"))
-        return [Task(request, *place, more=more, **limits) for request in self.open]
+        return [Task(request, *place, **limits) for request in self.open]
 
     def _teller(self) -> Callable[[Task, Entry], None]:
         """What notes and prints each end, with how long the others will take."""

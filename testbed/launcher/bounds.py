@@ -17,7 +17,7 @@ from testbed.words import Terminated, TimedOut
 LOOK = 2.0
 """Seconds between looks at whether the driver is still there."""
 LAST = 10.0
-"""Seconds that a run has to record itself as interrupted once it is not."""
+"""Seconds that a run has to record itself as interrupted, once it is told to end."""
 
 
 def end_with(driver: int) -> None:

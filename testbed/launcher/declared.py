@@ -18,8 +18,8 @@ from testbed.words import Refused
 if TYPE_CHECKING:
     from testbed.launcher.tuning import Tuning
 
-APART = ("paths", "logger")
-"""Nodes of a configuration that change no number."""
+APART = ("paths", "logger", "hydra")
+"""Roots of words, and nodes of a configuration, that change no number."""
 
 
 def declared(asked: Tuning) -> dict[str, Any]:

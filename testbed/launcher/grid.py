@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, Self, TypeVar
 
 import pydantic
 import yaml
@@ -18,17 +18,37 @@ from testbed.words import Refused, nearest
 Told = TypeVar("Told", bound=pydantic.BaseModel)
 
 
-class Options(pydantic.BaseModel):
-    """What `conf/benchmark.yaml` says, as values."""
+class Axes(pydantic.BaseModel):
+    """A suite, and what is chosen of it: `a,b` is a list, and of seeds `5` means 0 to 4."""
 
     model_config = pydantic.ConfigDict(extra="forbid")
     suite: str
     attack: tuple[str, ...] | None = None
     data: tuple[str, ...] | None = None
     defence: tuple[str, ...] | None = None
-    detector: tuple[str, ...] | None = None
     rates: tuple[float, ...] | None = None
     seeds: tuple[int, ...] | None = None
+
+    @pydantic.field_validator("attack", "data", "defence", "detector", "rates", "seeds", mode="before", check_fields=False)
+    @classmethod
+    def _listed(cls, given: Any, info: pydantic.ValidationInfo) -> Any:
+        if not isinstance(given, str):
+            return given
+        values = tuple(part.strip() for part in given.strip().removeprefix("[").removesuffix("]").split(",") if part.strip())
+        counted = info.field_name == "seeds" and len(values) == 1 and not given.startswith("[") and values[0].isdecimal()
+        return tuple(range(int(values[0]))) if counted else values
+
+    @pydantic.model_validator(mode="after")
+    def _some_seeds(self) -> Self:
+        if self.seeds is not None and (not self.seeds or min(self.seeds) < 0):
+            raise ValueError("seeds: at least one, and none below 0")
+        return self
+
+
+class Options(Axes):
+    """What `conf/benchmark.yaml` says, as values."""
+
+    detector: tuple[str, ...] | None = None
     shard: str = pydantic.Field("1/1", pattern=r"^[1-9][0-9]{0,5}/[1-9][0-9]{0,5}$")
     launcher: Literal["processes", "basic"] = "processes"
     jobs: int | None = pydantic.Field(None, ge=1)
@@ -36,23 +56,11 @@ class Options(pydantic.BaseModel):
     timeout: float | None = pydantic.Field(None, gt=0)
     logger: Literal["wandb", "none"] = "wandb"
 
-    @pydantic.field_validator("attack", "data", "defence", "detector", "rates", "seeds", mode="before")
-    @classmethod
-    def _listed(cls, given: Any, info: pydantic.ValidationInfo) -> Any:
-        values = _list(given) if isinstance(given, str) else given
-        if info.field_name != "seeds" or (isinstance(given, str) and given.startswith("[")):
-            return values
-        if values is None or len(values) != 1 or not str(values[0]).isdecimal():
-            return values
-        return tuple(range(int(values[0])))
-
     @pydantic.model_validator(mode="after")
-    def _possible(self) -> Options:
+    def _possible(self) -> Self:
         part, parts = self.parts
         if part > parts:
             raise ValueError(f"shard={self.shard}: the first number is at most the second")
-        if self.seeds is not None and (not self.seeds or min(self.seeds) < 0):
-            raise ValueError("seeds: at least one, and none below 0")
         return self
 
     @property
@@ -185,7 +193,3 @@ def outputs_of(words: Sequence[str], search: SearchPath) -> str:
             raise Refused(f"{given[-1]}: give one folder, in quotes where its name has signs of the grammar in it")
         value = found[0]
     return value
-
-
-def _list(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.strip().removeprefix("[").removesuffix("]").split(",") if part.strip())

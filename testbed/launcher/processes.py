@@ -18,13 +18,11 @@ from typing import Any
 from pebble import ProcessExpired, concurrent
 
 from testbed.index import Entry, write
-from testbed.launcher.bounds import terminable
+from testbed.launcher.bounds import LAST, terminable
 from testbed.launcher.task import Task
 
 GRACE = 20.0
 """Seconds between the time limit that a run can record itself and the one that ends its process."""
-LAST = 10.0
-"""Seconds that a worker has to end when this process is interrupted."""
 PRELOADED = [
     *("testbed.launcher.work", "testbed.pipeline.train", "testbed.pipeline.detect", "testbed.pipeline.degrade"),
     *("testbed.training", "testbed.telling", "torchvision", "sklearn.datasets"),

@@ -13,6 +13,7 @@ import yaml
 from rich.table import Table
 from rich.text import Text
 
+from testbed.files import write_whole
 from testbed.launcher.compose import parsed
 from testbed.launcher.objective import Ran, weak
 from testbed.launcher.space import ROOTS, listed
@@ -171,7 +172,6 @@ def _tuned_yaml(asked: Tuning, study: Study, best: Point) -> Path | None:
     config = (asked.outputs / best.verdict.runs[0] / "config.yaml").read_text(encoding="utf-8")
     node = yaml.safe_load(config)[asked.kind]
     place = asked.folder / "conf" / asked.kind / f"{asked.name}_tuned.yaml"
-    place.parent.mkdir(parents=True, exist_ok=True)
     what = f"{asked.name}, tuned with {study.total} trials on validation rows ({', '.join(asked.against)})"
     first = f"# {what}: {best.verdict.value:.4f}, n = {_n(asked, best)}.\n# testbed train --config-dir {asked.folder / 'conf'} "
     text = yaml.safe_dump(node, sort_keys=False, allow_unicode=True)
@@ -195,10 +195,7 @@ def _csv(asked: Tuning, study: Study) -> str:
 
 
 def _write(place: Path, text: str) -> None:
-    """In one step, so that nobody reads half of it."""
-    new = place.with_name(f".{place.name}.new")
-    new.write_text(text, encoding="utf-8")
     try:
-        new.replace(place)
+        write_whole(place, text)
     except OSError as error:
         raise Refused(f"{place}: it cannot be written ({error.strerror})", 4) from error

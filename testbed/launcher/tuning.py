@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pydantic
 import yaml
 from hydra.core.override_parser.types import Override
 
 from testbed.launcher.compose import parsed
-from testbed.launcher.declared import configurations, stamp
-from testbed.launcher.grid import outputs_of, validated
+from testbed.launcher.declared import APART, configurations, stamp
+from testbed.launcher.grid import Axes, outputs_of, validated
 from testbed.launcher.search import SearchPath
 from testbed.launcher.space import ROOTS, Dimension, space, space_file
 from testbed.plan import CLEAN, Choice, Plan, Request, last_of, planned, root
@@ -23,41 +23,25 @@ from testbed.words import NAME, NAMING, Refused, nearest
 LOSS = 0.02
 """Clean accuracy that an attack may cost where nothing else is declared."""
 
-APART = ("paths", "logger", "hydra")
-"""Roots of overrides that change no number."""
 
-
-class Options(pydantic.BaseModel):
+class Options(Axes):
     """What `conf/tune.yaml` says beside the configuration of a run, as values."""
 
-    model_config = pydantic.ConfigDict(extra="forbid")
-    suite: str
-    defence: tuple[str, ...] | None = None
-    attack: tuple[str, ...] | None = None
-    data: tuple[str, ...] | None = None
     tune: str | None = None
     trials: int | None = pydantic.Field(None, ge=1, le=100_000)
     seed: int = pydantic.Field(ge=0)
-    seeds: tuple[int, ...] | None = None
-    rates: tuple[float, ...] | None = None
     loss: float | None = pydantic.Field(None, ge=0, lt=1)
     study: str | None = None
 
     @pydantic.field_validator("attack", "data", "defence", "rates", "seeds", mode="before")
     @classmethod
-    def _several(cls, given: Any, info: pydantic.ValidationInfo) -> Any:
-        if not isinstance(given, str):
-            return given
-        values = tuple(part.strip() for part in given.strip().removeprefix("[").removesuffix("]").split(",") if part.strip())
-        if not values:
+    def _filled(cls, given: Any) -> Any:
+        if isinstance(given, str) and not given.strip("[], "):
             raise ValueError("there is nothing in it")
-        counted = info.field_name == "seeds" and len(values) == 1 and not given.startswith("[") and values[0].isdecimal()
-        return tuple(range(int(values[0]))) if counted else values
+        return given
 
     @pydantic.model_validator(mode="after")
-    def _possible(self) -> Options:
-        if self.seeds is not None and (not self.seeds or min(self.seeds) < 0):
-            raise ValueError("seeds: at least one, and none below 0")
+    def _possible(self) -> Self:
         if self.study is not None and not NAME.fullmatch(self.study):
             raise ValueError(f"study={self.study}: {NAMING}")
         return self

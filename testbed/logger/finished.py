@@ -13,17 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from safetensors.numpy import load_file
 
+from testbed.files import read_yaml
 from testbed.logger.privacy import without_paths
 from testbed.plan import Request
 
 ROC_POINTS = 200
 ROLES = ("attack", "defence", "detector", "judge", "data", "model")
 NOTHING = (None, "None", "null")
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""Safe, and ten times faster where PyYAML was built with libyaml."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,7 @@ class Finished:
         the whole under a key of its own. Where this machine keeps its files (`paths`) and the logger are left out, and of other
         paths all but their last part.
         """
-        config = yaml.load((self.folder / "config.yaml").read_text(encoding="utf-8"), LOADER) or {}
+        config = read_yaml(self.folder / "config.yaml") or {}
         names = self.record.get("names", {})
         asked = (config.get("attack") or {}).get("poison_rate")
         flat = {f"{role}_name": name for role in ROLES if (name := names.get(role)) not in NOTHING}

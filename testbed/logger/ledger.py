@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
+from testbed.files import write_whole
 from testbed.logger.client import View
 
 
@@ -46,12 +47,8 @@ def is_shown(view: View, digest: str, outputs: Path, server: str = "") -> bool:
 
 def remember(view: View, digest: str, outputs: Path, kept: Path, server: str = "") -> None:
     """Book that a view was kept, and where it was sent; in one step."""
-    place = _place(outputs, view.identifier)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    new = place.with_name(f".{place.name}.{os.getpid()}")
     shown = Shown(view.identifier, view.of, digest, kept.name, server, view.sweep or os.environ.get("WANDB_SWEEP_ID", ""))
-    new.write_text(json.dumps(asdict(shown)), encoding="utf-8")
-    new.replace(place)
+    write_whole(_place(outputs, view.identifier), json.dumps(asdict(shown)))
 
 
 def by_run(outputs: Path) -> dict[str, list[Shown]]:

@@ -11,7 +11,7 @@ from testbed.page.censored import censored
 from testbed.page.markup import data_uri, tag, text
 from testbed.page.markup import name as name_of
 from testbed.page.measure import Measure
-from testbed.page.place import done, marks, rate
+from testbed.page.place import marks, rate
 from testbed.page.standings import below, seconds, significant
 from testbed.statistics import FEWEST_PAIRS
 
@@ -71,7 +71,7 @@ def _row(
         keys = {"data_v": value} if name == "rate" else {"data_t": value} if kind == "th" else {}
         inside = (name_of(value), badges) if kind == "th" else (text(value),)
         parts.append(tag(kind, *inside, scope="row" if kind == "th" else None, **keys))
-    finished, asked = len(done(cell)), len(cell.trials)
+    finished, asked = len(cell.done), len(cell.trials)
     parts.append(tag("td", text(finished if finished == asked else f"{finished} of {asked}"), data_v=finished))
     for measure in measures:
         parts.append(_figure(cell, measure))
@@ -175,7 +175,7 @@ def as_csv(board: Leaderboard, measures: Sequence[Measure]) -> str:
     for cell in board.cells:
         time, memory, _ = seconds([cell])
         row: dict[str, object] = {name: _axis(cell, name) for name in AXES}
-        row |= {"n": len(done(cell)), "asked": len(cell.trials), "weak": int(cell.weak), "rank": cell.rank}
+        row |= {"n": len(cell.done), "asked": len(cell.trials), "weak": int(cell.weak), "rank": cell.rank}
         row |= {"seconds": time, "megabytes": memory}
         for measure in measures:
             row |= _csv_figures(cell, measure)

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from testbed.leaderboard import Cell
 from testbed.page.measure import Measure
-from testbed.page.place import done
 from testbed.statistics import kaplan_meier_median
 from testbed.table import number
 
@@ -45,7 +44,7 @@ def censored(cell: Cell, measure: Measure) -> Censored | None:
 def _models(cell: Cell, measure: Measure) -> list[list[Time]]:
     """By model, its runs: seeds that attack one and the same model are draws of it."""
     groups: dict[str, list[Time]] = {}
-    for trial in done(cell):
+    for trial in cell.done:
         time = (trial.measures.get(measure.name), trial.measures.get(measure.limit))
         groups.setdefault(trial.model or f"seed {trial.seed}", []).append(time)
     return list(groups.values())

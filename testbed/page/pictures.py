@@ -9,7 +9,7 @@ from pathlib import Path
 
 from testbed.leaderboard import Cell, Leaderboard
 from testbed.page.markup import data_uri, tag, text
-from testbed.page.place import against, done
+from testbed.page.place import against
 from testbed.page.run import Run, run_of
 
 ROOM = 6_000_000
@@ -73,7 +73,7 @@ def gallery(board: Leaderboard, runs: Mapping[str, Run], album: Album) -> str:
 def _first_of_each(board: Leaderboard, runs: Mapping[str, Run]) -> Iterator[tuple[str, Path]]:
     met: set[tuple[str, ...]] = set()
     for cell in board.cells:
-        for trial in done(cell):
+        for trial in cell.done:
             run = run_of(trial.folder, runs)
             for path in pictures(run) if run else ():
                 names = _what(cell, path)

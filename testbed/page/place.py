@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from testbed.leaderboard import Cell, Leaderboard, Row, Trial
+from testbed.leaderboard import Cell, Leaderboard, Row
 from testbed.plan import CLEAN
 
 
@@ -19,11 +19,6 @@ def place(row: Row) -> tuple[str, ...]:
 def against(cell: Cell) -> str:
     """The attack, with its rate where there are several: 'badnets 0.05'."""
     return f"{cell.attack} {rate(cell)}".strip()
-
-
-def done(cell: Cell) -> list[Trial]:
-    """The trials that were finished."""
-    return [trial for trial in cell.trials if trial.status == "done"]
 
 
 def marks(cell: Cell, *, planned: bool) -> dict[str, str]:

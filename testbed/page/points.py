@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
-from testbed.cell import complete
+from testbed.cell import by_model, complete
 from testbed.leaderboard import Cell, Leaderboard
 from testbed.page.censored import censored
 from testbed.page.measure import Measure
-from testbed.page.place import against, done, marks, rate
+from testbed.page.place import against, marks, rate
 from testbed.plan import CLEAN
 from testbed.statistics import Interval, over_seeds
 
@@ -31,7 +31,7 @@ def of_cells(board: Leaderboard, measures: Sequence[Measure]) -> list[Row]:
         _of_cell(cell, measure, bounds[measure.name], planned=planned)
         for cell in board.cells
         for measure in measures
-        if measure.name in cell.spreads or len(done(cell)) < len(cell.trials)
+        if measure.name in cell.spreads or len(cell.done) < len(cell.trials)
     ]
 
 
@@ -146,12 +146,7 @@ def mean_over_cells(cells: Sequence[Cell], measure: Measure) -> Interval | None:
 
 def _over_models(values: dict[int, float], cells: Sequence[Cell]) -> Interval:
     """Seeds that attack one and the same model count as one; of several cells, the one of the fewest models says which do."""
-    models = ({trial.seed: trial.model or f"seed {trial.seed}" for trial in done(cell)} for cell in cells)
-    fewest = min(models, key=lambda found: len(set(found.values())))
-    groups: dict[str, list[float]] = {}
-    for seed, value in values.items():
-        groups.setdefault(fewest[seed], []).append(value)
-    return over_seeds([fmean(group) for group in groups.values()])
+    return over_seeds(min((by_model(values, cell.done) for cell in cells), key=len))
 
 
 def _mean_row(world: str, place: str, method: str, values: dict[int, tuple[float, float]], cells: Sequence[Cell]) -> Row:
@@ -159,7 +154,7 @@ def _mean_row(world: str, place: str, method: str, values: dict[int, tuple[float
     row = {"world": world, "place": place, "method": method, "utility": utility.mean, "safety": safety.mean}
     row |= {"utility_low": _clipped(utility)[0], "utility_high": _clipped(utility)[1]}
     row |= {"safety_low": _clipped(safety)[0], "safety_high": _clipped(safety)[1]}
-    adaptive = any(trial.adaptive for cell in cells for trial in done(cell))
+    adaptive = any(trial.adaptive for cell in cells for trial in cell.done)
     return {**row, "n": utility.n, "label": f"{method} (n={utility.n})", "adaptive": adaptive, "front": False, "named": False}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from testbed.leaderboard import Cell, Leaderboard, Trial
 from testbed.page.chart import Chart, Switch, choice, parameters, specified
-from testbed.page.place import against, done, worlds
+from testbed.page.place import against, worlds
 from testbed.page.run import Run, run_of
 
 METRICS = {
@@ -35,7 +35,7 @@ def refusal_charts(board: Leaderboard, runs: Mapping[str, Run], number: int) -> 
 def _trajectories(board: Leaderboard, runs: Mapping[str, Run]) -> Iterator[Row]:
     """A row a run and metric, of the model that is defended (or of the only one)."""
     for cell in board.cells:
-        for trial in done(cell):
+        for trial in cell.done:
             run = run_of(trial.folder, runs)
             path = run.folder / "trajectory.csv" if run else Path()
             if path.is_file():
@@ -64,7 +64,7 @@ def _shots(board: Leaderboard, runs: Mapping[str, Run]) -> list[Row]:
             "n": trial.counts.get("refusal_rate_end"),
         }
         for cell in board.cells
-        for trial in done(cell)
+        for trial in cell.done
         if trial.counts.get("shots") and trial.measures.get("refusal_rate_end") is not None
     ]
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from testbed.leaderboard import Cell, Leaderboard, Trial
 from testbed.page.chart import Chart, choice, parameters, specified
-from testbed.page.place import against, done, worlds
+from testbed.page.place import against, worlds
 from testbed.page.run import Run, run_of
 from testbed.plan import CLEAN
 
@@ -46,7 +46,7 @@ def score_charts(board: Leaderboard, runs: Mapping[str, Run], number: int) -> li
 
 def _scored(board: Leaderboard, runs: Mapping[str, Run]) -> Iterator[tuple[Row, NDArray[np.float64], NDArray[np.bool_]]]:
     for cell in board.cells:
-        for trial in done(cell):
+        for trial in cell.done:
             run = run_of(trial.folder, runs)
             for path in sorted(run.folder.glob("*scores.safetensors")) if run else ():
                 found = _read(path)
@@ -96,7 +96,7 @@ def _anomalies(board: Leaderboard) -> list[Row]:
     """A row a model: its anomaly index, and of which kind it is. A clean twin counts once, whoever shares it."""
     found: dict[tuple[Any, ...], Row] = {}
     for cell in board.cells:
-        for trial in done(cell):
+        for trial in cell.done:
             for prefix in ("", "clean_twin_"):
                 value = trial.measures.get(f"{prefix}anomaly_index")
                 clean = bool(prefix) or cell.attack == CLEAN

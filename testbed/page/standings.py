@@ -8,7 +8,7 @@ from statistics import fmean
 from testbed.leaderboard import Cell, Contrast, Leaderboard, Standing
 from testbed.page.markup import name, tag, text
 from testbed.page.measure import Measure
-from testbed.page.place import done, worlds
+from testbed.page.place import worlds
 from testbed.page.points import mean_over_cells
 from testbed.rules import SIGNIFICANT
 from testbed.statistics import FEWEST_PAIRS
@@ -77,7 +77,7 @@ def primary(board: Leaderboard, measures: Sequence[Measure]) -> list[Measure]:
 
 def seconds(cells: Sequence[Cell]) -> tuple[float | None, float | None, int]:
     """Mean seconds, greatest peak memory in megabytes, and over how many runs."""
-    trials = [trial for cell in cells for trial in done(cell)]
+    trials = [trial for cell in cells for trial in cell.done]
     times = [trial.seconds for trial in trials if trial.seconds is not None]
     memory = [trial.peak_memory for trial in trials if trial.peak_memory is not None]
     return fmean(times) if times else None, max(memory) / 2**20 if memory else None, max(len(times), len(memory))

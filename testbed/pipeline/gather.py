@@ -12,13 +12,13 @@ from typing import Any, TypeVar
 
 import yaml
 
+from testbed.files import read_yaml
 from testbed.identity import key
 from testbed.plan import PLACES, begins
 from testbed.record import changed, facts, read_json, runs
 
 NOT_SETTINGS = ("seed", "draw", "paths", "logger")
 Name = TypeVar("Name")
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same, and many times faster where libyaml is there
 REPETITION = re.compile(r"-s(\d+)(-d\d+)?$")
 
 
@@ -130,7 +130,7 @@ def gathered(root: Path, verbs: Collection[str]) -> Gathered:
 def _read(folder: Path) -> Run:
     """Raises OSError, ValueError or KeyError where something is missing that a table needs."""
     known, result = facts(folder), read_json(folder / "result.json")
-    config = yaml.load((folder / "config.yaml").read_text(encoding="utf-8"), Loader=LOADER) or {}
+    config = read_yaml(folder / "config.yaml") or {}
     if known is None or not isinstance(result, dict) or not isinstance(config, dict):
         raise ValueError(f"{folder} holds no record of this version")
     if not result["status"] or not isinstance(result["measures"], dict) or not isinstance(result["counts"], dict):
