@@ -38,7 +38,7 @@ def processes(
     A worker that is killed, or that outlives its time limit, costs its own run alone.
     """
     waiting, running = list(tasks), dict[Future[Entry], Task]()
-    with _ending(running):
+    with ending(running):
         context = _context(tasks[0].threads)
         while waiting or running:
             open_keys = {task.request.key for task in (*waiting, *running.values())}
@@ -102,14 +102,20 @@ def _context(threads: int) -> Any:
 
 
 @contextmanager
-def _ending(running: Mapping[Future[Entry], Task]) -> Iterator[None]:
-    """When this process is interrupted inside, the workers are told to end, which a run records, and then made to."""
+def ending(running: Mapping[Future[Entry], Task]) -> Iterator[None]:
+    """When this process is interrupted inside, the workers are told to end, which a run records, and then made to.
+
+    One that was being started just then is in no future yet, and would keep this process from ending.
+    """
     try:
         with terminable():
             yield
     except BaseException:
         for future in running:
             future.cancel()
-        for worker in multiprocessing.active_children():
-            worker.join(LAST)
+        for end in (None, "terminate", "kill"):
+            for worker in multiprocessing.active_children():
+                if end:
+                    getattr(worker, end)()
+                worker.join(LAST)
         raise
