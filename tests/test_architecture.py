@@ -120,7 +120,16 @@ def test_a_launcher_knows_pipelines_only(path: Path) -> None:
 def test_the_command_line_knows_words_and_launchers() -> None:
     ours = _of(_imports(ROOT / "testbed" / "cli.py"), "testbed")
     assert (
-        ours - _of(ours, "testbed.launcher", "testbed.pipeline", "testbed.record", "testbed.words", "testbed.__version__")
+        ours
+        - _of(
+            ours,
+            "testbed.launcher",
+            "testbed.pipeline",
+            "testbed.record",
+            "testbed.words",
+            "testbed.manual",
+            "testbed.__version__",
+        )
         == set()
     )
 

@@ -13,10 +13,11 @@ import pytest
 import yaml
 
 from testbed import __version__
-from testbed.cli import EXAMPLES, GROUPS, VERBS, main, parsed
+from testbed.cli import main, parsed
 from testbed.launcher.compose import check_names, configuration, plain, register
 from testbed.launcher.grid import grid
 from testbed.launcher.search import SearchPath
+from testbed.manual import EXAMPLES, GROUPS, VERBS
 
 Say = Callable[..., Any]
 CONFIGURATION = sorted(SearchPath().own.rglob("*.yaml"))
