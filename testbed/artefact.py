@@ -6,17 +6,22 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor
 
 from testbed.api import Attack, Batch, Examples, Poison, Victim
+from testbed.files import Damaged, committed, digests, read_json, verify, write_json
 from testbed.fit import Curve, Settings, fit, placed
 from testbed.identity import CANARY, TRAINING_CORE, describe, examples_digest, key, sources, weights_digest
 from testbed.language import Message
-from testbed.record import Workspace, committed, lock, read_json, write_json
+from testbed.lock import lock
+from testbed.record import Workspace, warn
+
+if TYPE_CHECKING:
+    from testbed.checkpointing import Resumable
 
 CARD = """---
 tags: [{tags}]
@@ -71,14 +76,26 @@ class SharedFit:
         if self.role is not None:
             self.workspace.victims[self.role] = named
         with lock(folder):
-            if (folder / "card.json").is_file():
+            if whole(folder, "card.json"):
                 self.workspace.reused.append(f"victim/{named}")
                 return load_victim(victim, folder, settings)
-            trained, curve = fit(victim, examples, settings=settings, seed=self.seed, validation=self.validation)
+            resumable = self._resumable(named, settings)
+            trained, curve = fit(
+                victim, examples, settings=settings, seed=self.seed, validation=self.validation, resumable=resumable
+            )
             with committed(folder) as place:
                 save_victim(trained, place, curve, {"key": named, "rows": len(examples), "seed": self.seed}, self.backdoored)
+            if resumable is not None:
+                resumable.drop()
             self.workspace.made.append(f"victim/{named}")
             return trained
+
+    def _resumable(self, named: str, settings: Settings) -> Resumable | None:
+        if settings.checkpoint_seconds is None:
+            return None
+        from testbed.checkpointing import Resumable  # with Lightning, which a run that trains nothing does without
+
+        return Resumable(self.outputs / "checkpoint" / named, settings.checkpoint_seconds)
 
     def _key_if_any(self, victim: Victim, examples: Examples, settings: Settings) -> str | None:
         """None where something cannot be told from others of its kind: an optimiser that is a closure, say."""
@@ -98,6 +115,18 @@ class SharedFit:
             context=describe(self.context),
             sources=sources(victim, self.context, settings, core=TRAINING_CORE),
         )
+
+
+def whole(folder: Path, last: str) -> bool:
+    """Whether an artefact is there and every file of it is what was written; one that is damaged is named, and made again."""
+    if not (folder / last).is_file():
+        return False
+    try:
+        verify(folder)
+    except Damaged as why:
+        warn(f"{why}; it is made again")
+        return False
+    return bool(digests(folder))
 
 
 def save_victim(victim: Victim, folder: Path, curve: Curve, card: Mapping[str, Any], backdoored: bool) -> None:
@@ -137,7 +166,7 @@ def shared_poison(attack: Attack, make: Callable[[], Poison], outputs: Path, nam
     """The poison of this key: read back if it was crafted before, otherwise crafted and stored."""
     folder = outputs / "poison" / named
     with lock(folder):
-        if (folder / "poison.json").is_file():
+        if whole(folder, "poison.json"):
             workspace.reused.append(f"poison/{named}")
             return _load_poison(folder)
         poison = make()

@@ -1,29 +1,209 @@
-"""Small files: written whole or not at all, and configuration read fast."""
+"""Files and folders that are written whole or not at all, and last: what a crash or a full disk leaves is the old or the new.
+
+What is written lies under a temporary name in the same folder, is brought to the disk, takes its name, and then the folder
+is brought to the disk: never through TMPDIR, for a rename between file systems is a copy that can be cut off.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import shutil
+import socket
+import stat
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
+from testbed import plain_yaml
 
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""Safe, and ten times faster where PyYAML was built with libyaml."""
+DIGESTS = "digests.json"
+"""The SHA-256 of every other file of a committed folder, by its name in it."""
+REPLACED = ".replaced"
 
 
-def write_whole(place: Path, text: str) -> None:
-    """Replace a file in one step, its folder made if need be: nobody reads half of it, however many write it at once."""
+class Damaged(OSError):
+    """A file is not what was written: its SHA-256 is another."""
+
+
+def write_whole(place: Path, content: str | bytes, *, mode: int = 0o644, durable: bool = True) -> None:
+    """Replace a file in one step, its folder made if need be: nobody reads half of it, however many write it at once.
+
+    `durable` waits for the disk; what can be made again at no cost does without.
+    """
     place.parent.mkdir(parents=True, exist_ok=True)
-    new = place.with_name(f".{place.name}.{uuid.uuid4().hex}")
-    new.write_text(text, encoding="utf-8")
-    new.replace(place)
+    new = place.with_name(f".{place.name[:100]}~{socket.gethostname()}~{os.getpid()}~{uuid.uuid4().hex[:8]}")
+    try:
+        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as stream:
+            stream.write(content.encode("utf-8") if isinstance(content, str) else content)
+            if durable:
+                stream.flush()
+                os.fsync(stream.fileno())
+        new.replace(place)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
+    if durable:
+        to_disk(place.parent)
+
+
+def to_disk(place: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    handle = os.open(place, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def committed(final: Path) -> Iterator[Path]:
+    """A temporary folder beside `final` that takes its place when all went well, and vanishes when not; `final` is locked.
+
+    With its place it takes `digests.json`, over every file in it.
+    """
+    restore(final)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    temporary = final.parent / f".{final.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
+    temporary.mkdir()
+    replaced = temporary.with_name(f"{temporary.name}{REPLACED}")
+    try:
+        yield temporary
+        _write_digests(temporary)
+        _all_to_disk(temporary)
+        if final.exists():
+            final.rename(replaced)
+        try:
+            temporary.rename(final)
+        except BaseException:
+            restore(final, keep=temporary)
+            raise
+    except BaseException:
+        shutil.rmtree(temporary)
+        raise
+    to_disk(final.parent)
+    if replaced.exists():
+        shutil.rmtree(replaced)
+
+
+def restore(final: Path, keep: Path | None = None) -> None:
+    """Bring the place of a folder in order after a crash: what had been moved aside comes back, what was half made goes.
+
+    Only for whoever holds its lock: nobody else may be making this folder.
+    """
+    leftovers = [place for place in final.parent.glob(f".{_literal(final.name)}.*") if place != keep]
+    for leftover in leftovers:
+        if leftover.name.endswith(REPLACED) and not final.exists():
+            leftover.rename(final)
+        else:
+            shutil.rmtree(leftover)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what `write_whole` left in this folder when a process of this machine was killed in it."""
+    for place in folder.glob(".*~*~*~*"):
+        _, host, process, _ = place.name.rsplit("~", 3)
+        if host == socket.gethostname() and process.isdecimal() and not lives(int(process)):
+            place.unlink(missing_ok=True)
+
+
+def lives(process: int) -> bool:
+    """Whether there is a process of this number on this machine."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's, so it is there
+        return True
+    return True
+
+
+def leftovers(parent: Path) -> dict[str, list[Path]]:
+    """Temporary folders below `parent`, of crashes or of processes at work, by the name of what they were to become."""
+    found: dict[str, list[Path]] = {}
+    for place in parent.glob(".*.*.*") if parent.is_dir() else ():
+        name = place.name.removesuffix(REPLACED)[1:].rsplit(".", 2)
+        if len(name) == 3 and name[1].isdecimal() and place.is_dir():
+            found.setdefault(name[0], []).append(place)
+    return found
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """What `digests.json` of a folder says; nothing where there is none.
+
+    Raises:
+        Damaged: it cannot be read.
+    """
+    try:
+        found = json.loads((folder / DIGESTS).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (ValueError, OSError) as error:
+        raise Damaged(f"{folder / DIGESTS} cannot be read ({error})") from error
+    if not isinstance(found, dict):
+        raise Damaged(f"{folder / DIGESTS} holds no digests")
+    return found
+
+
+def verify(folder: Path, *names: str) -> None:
+    """The files of these names, or all that the folder's digests know, are what was written.
+
+    Raises:
+        Damaged: one is missing or another, by its name.
+    """
+    known = digests(folder)
+    for name in names or known:
+        if name not in known:
+            raise Damaged(f"{folder / name} has no digest in {DIGESTS}")
+        if not (folder / name).is_file():
+            raise Damaged(f"{folder / name} is missing")
+        if digest(folder / name) != known[name]:
+            raise Damaged(f"{folder / name} is not what was written: its SHA-256 is another than {DIGESTS} says")
 
 
 def read_yaml(place: Path) -> Any:
-    """The plain data in a YAML file.
+    """The plain data in a YAML file, within limits.
 
     Raises:
-        OSError, yaml.YAMLError: it cannot be read, or is none.
+        OSError, yaml.YAMLError: it cannot be read, or is none, or says more than is read.
     """
-    return yaml.load(place.read_text(encoding="utf-8"), LOADER)
+    return plain_yaml.read(place)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """JSON that is the same whenever the value is the same; NaN has no place in it. For files of a folder that is committed."""
+    path.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _write_digests(folder: Path) -> None:
+    """Over what lies in the folder now; a folder inside that was committed by itself has its own."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != DIGESTS)
+    write_json(folder / DIGESTS, {path.relative_to(folder).as_posix(): digest(path) for path in files})
+
+
+def _all_to_disk(folder: Path) -> None:
+    for home, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            path = Path(home, name)
+            if stat.S_ISREG(path.lstat().st_mode):
+                to_disk(path)
+        to_disk(Path(home))
+
+
+def _literal(name: str) -> str:
+    """A name in which a pattern finds nothing but itself."""
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)

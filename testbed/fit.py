@@ -7,7 +7,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ from testbed.words import nearest
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
+
+    from testbed.checkpointing import Resumable
 
 Optimiser = Callable[..., torch.optim.Optimizer]
 Loss = Callable[[Victim, Batch], Tensor]
@@ -42,7 +44,10 @@ class Settings:
     `schedule` maps the fraction of training done, in [0, 1), to a factor of the learning rate. `max_steps`, where given, ends
     training after so many steps, however many epochs those are. A step takes `accumulate` batches. `precision` is Lightning's;
     `threads` are PyTorch's while training, null for as many as it likes (results are bit-equal only at the same number).
+    At the end of an epoch, once `checkpoint_seconds` have passed, a checkpoint is written to go on from (null: never).
     """
+
+    meaningless: ClassVar[tuple[str, ...]] = ("checkpoint_seconds",)
 
     max_epochs: int
     batch_size: int
@@ -55,6 +60,7 @@ class Settings:
     threads: int | None = None
     max_steps: int | None = None
     accumulate: int = 1
+    checkpoint_seconds: float | None = 60.0
 
     def check(self, victim: Victim | None = None, *, name: str = "trainer") -> None:
         """Raises `Invalid` for settings that cannot train (this victim); `name` is what the configuration calls them."""
@@ -64,6 +70,8 @@ class Settings:
             for parameter, least in (("max_epochs", 1), ("batch_size", 1), ("threads", 1), ("max_steps", 1), ("accumulate", 1)):
                 if getattr(self, parameter) is not None and getattr(self, parameter) < least:
                     raise Invalid(parameter, getattr(self, parameter), f"must be at least {least}")
+            if self.checkpoint_seconds is not None and not self.checkpoint_seconds >= 0:
+                raise Invalid("checkpoint_seconds", self.checkpoint_seconds, "must be at least 0", "null writes no checkpoint")
             if self.gradient_clip is not None and not self.gradient_clip > 0:
                 raise Invalid("gradient_clip", self.gradient_clip, "must be above 0", "null clips nothing")
             for parameter, known in (("precision", PRECISIONS), ("accelerator", tuple(AVAILABLE))):
@@ -137,10 +145,12 @@ def fit(
     loss: Loss | None = None,
     callbacks: Sequence[pl.Callback] = (),
     validation: Examples | None = None,
+    resumable: Resumable | None = None,
 ) -> tuple[Victim, Curve]:
     """Train a copy of `victim` for so many epochs or steps; also the mean loss and the validation accuracy of each epoch.
 
-    The order of rows comes from (seed, epoch), what is random inside the victim too; the global generator is left as it was.
+    The order of rows comes from (seed, epoch), what is random inside the victim from (seed, epoch, batch); the global generator
+    is left as it was. A `resumable` training goes on where a killed one was at the end of an epoch.
 
     Raises:
         Diverged: the loss or a weight became NaN or infinite.
@@ -159,7 +169,8 @@ def fit(
     module.seed, module.steps, module.validation = derive(seed, "augmentation"), total, validation
     with torch.random.fork_rng(), threads(settings.threads), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="pytorch_lightning")
-        run_to_its_end(module, settings, total, [Bar(), *callbacks])
+        warnings.filterwarnings("ignore", message="The `srun` command is available")  # one process, whatever the machine has
+        run_to_its_end(module, settings, total, [Bar(), *callbacks], resumable)
     return placed(_finite(module.victim), settings).eval(), module.curve
 
 

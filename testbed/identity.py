@@ -5,14 +5,11 @@ A key hashes values, contents and the sources of the code that takes part; never
 
 from __future__ import annotations
 
-import ast
 import hashlib
-import importlib.util
 import inspect
 import json
-import sys
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +17,21 @@ import torch
 from torch import Tensor, nn
 
 from testbed.api import Examples, Poison
-
-LIBRARIES = frozenset(
-    {"torch", "torchvision", "pytorch_lightning", "numpy", "scipy", "sklearn", "pandas", "PIL", "tqdm", "transformers", "peft"}
-)
-"""Code that a key does not hash: `run.json` records the versions instead."""
+from testbed.source import current_source, file_digest, folder_digest, follow
 
 CANARY = "testbed-canary 7c0f7b0e-5a0f-4f1e-9d0b-2f6b0a6f31c5: research artefact, keep out of training corpora"
 """Stands in everything poisoned or said by a model, and never in what is trained on."""
 
 TRAINING_CORE = (
-    *("testbed.api", "testbed.fit", "testbed.training", "testbed.features", "testbed.identity"),
+    *(
+        "testbed.api",
+        "testbed.fit",
+        "testbed.training",
+        "testbed.checkpointing",
+        "testbed.features",
+        "testbed.identity",
+        "testbed.source",
+    ),
     *("testbed.data.overlay", "testbed.data.memory"),
 )
 RUN_CORE = (*TRAINING_CORE, "testbed.metrics", "testbed.artefact", "testbed.pipeline.scene")
@@ -106,21 +107,8 @@ def sources(*values: Any, core: Iterable[str] = ()) -> dict[str, str]:
     """Module name -> digest of its file, for the classes in `values`, what they import of the same code base, and the core."""
     found = {module: current_source(module) or "" for module in core}
     for module in [name for value in values for name in _modules(value)]:
-        _follow(module, found)
+        follow(module, found)
     return dict(sorted(found.items()))
-
-
-def current_source(module: str) -> str | None:
-    """The first 16 digits of the SHA-256 of a module's file as it is now; None where there is no such file."""
-    path = _file(module)
-    return None if path is None else file_digest(path)[:16]
-
-
-def files_of(module: str) -> set[Path]:
-    """The files of a module and of what it imports of the same code base; none where it is a library's, or is not there."""
-    found: dict[str, str] = {}
-    _follow(module, found)
-    return {path for name in found if (path := _file(name)) is not None}
 
 
 def tensor_digest(tensor: Tensor) -> str:
@@ -153,27 +141,6 @@ def poison_digest(poison: Poison) -> str:
     """SHA-256 over the indices, inputs and labels of a poison."""
     parts = [_content(part) for part in (poison.indices, poison.batch.inputs, poison.batch.labels)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def folder_digest(folder: Path) -> str:
-    """SHA-256 over the names and contents of the files in a folder, hidden ones left out."""
-    names = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    kept = [name for name in names if not any(part.startswith(".") for part in name.parts)]
-    states = {name: (folder / name).stat() for name in kept}
-    seen = {str(name): _known_digest((folder / name).absolute(), at.st_size, at.st_mtime_ns) for name, at in states.items()}
-    return hashlib.sha256(json.dumps(seen).encode()).hexdigest()
-
-
-@cache
-def _known_digest(path: Path, size: int, moment: int) -> str:
-    """A model's files are large, and a run asks for them often: read again only once they have changed."""
-    return file_digest(path)
 
 
 def overrides(method: Any, base: type, *names: str) -> bool:
@@ -213,48 +180,3 @@ def _modules(value: Any) -> Iterable[str]:
     elif value is not None and not isinstance(value, bool | int | float | str | Path | Tensor):
         yield from (cls.__module__ for cls in type(value).__mro__)
         yield from _modules(arguments(value))
-
-
-def _follow(module: str, found: dict[str, str]) -> None:
-    path = _file(module)
-    if path is None or module in found:
-        return
-    found[module] = file_digest(path)[:16]
-    for imported in _imports(path, module):
-        if _same_code_base(imported, module):
-            _follow(imported, found)
-
-
-def _same_code_base(imported: str, importer: str) -> bool:
-    """A plug-in's neighbours count, the libraries that it uses do not."""
-    if imported.partition(".")[0] in ("testbed", importer.partition(".")[0]):
-        return True
-    path, home = _file(imported), _file(importer)
-    return path is not None and home is not None and "site-packages" not in path.parts and path.is_relative_to(home.parent)
-
-
-@cache
-def _imports(path: Path, module: str) -> tuple[str, ...]:
-    names: list[str] = []
-    for node in ast.walk(ast.parse(path.read_bytes())):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            parent = module.rsplit(".", node.level)[0] if node.level else ""
-            base = ".".join(part for part in (parent, node.module) if part)
-            names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
-    return tuple(names)
-
-
-@cache
-def _file(module: str) -> Path | None:
-    package = module.partition(".")[0]
-    if package in LIBRARIES or package in sys.stdlib_module_names or not package:
-        return None
-    try:
-        spec = importlib.util.find_spec(module)
-    except (ImportError, AttributeError, ValueError):
-        return None
-    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
-        return None
-    return Path(spec.origin)

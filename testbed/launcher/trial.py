@@ -8,6 +8,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from testbed.files import read_json
 from testbed.launcher.compose import configuration, plain
 from testbed.launcher.declared import contents_of, require_same_data
 from testbed.launcher.instantiate import named_by_user
@@ -17,7 +18,6 @@ from testbed.launcher.search import SearchPath
 from testbed.launcher.study import Verdict
 from testbed.launcher.tuning import Tuning
 from testbed.plan import Request
-from testbed.record import read_json
 from testbed.words import Refused, Terminated
 
 LOG = "log.txt"

@@ -13,14 +13,13 @@ import yaml
 from rich.table import Table
 from rich.text import Text
 
-from testbed.files import write_whole
+from testbed.files import read_json, write_whole
 from testbed.launcher.compose import parsed
 from testbed.launcher.objective import Ran, weak
 from testbed.launcher.space import ROOTS, listed
 from testbed.launcher.study import SCORED, Point, Study, begun
 from testbed.launcher.tuning import Tuning
 from testbed.plan import last_of, root
-from testbed.record import read_json
 from testbed.table import console
 from testbed.words import Refused
 

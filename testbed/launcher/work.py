@@ -9,9 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from testbed.identity import files_of
+from testbed.files import read_json
 from testbed.index import PACKAGE, Entry, watched, write
 from testbed.launcher.bounds import end_with, logged, within
 from testbed.launcher.compose import configuration, plain, register
@@ -19,7 +17,8 @@ from testbed.launcher.instantiate import named_by_user
 from testbed.launcher.job import Ended, Job, ended
 from testbed.launcher.search import SearchPath
 from testbed.launcher.task import Task
-from testbed.record import facts, read_json
+from testbed.record import facts
+from testbed.source import files_of
 from testbed.words import Refused
 
 
@@ -29,7 +28,8 @@ def work(task: Task, redirect: bool = True) -> Entry:
     end_with(task.driver)
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # modules of the working directory can be imported, as in every command
-    torch.set_num_threads(task.threads)
+    if "torch" in sys.modules:  # a worker is forked with it, unless its pipeline does without
+        sys.modules["torch"].set_num_threads(task.threads)
     task.log.parent.mkdir(parents=True, exist_ok=True)
     seen: dict[str, str] = {}
     with logged(task.log, redirect), within(task.timeout):
@@ -78,7 +78,8 @@ def _read(node: Any, outputs: Path) -> Iterator[Path]:
     """Files and folders that a configuration names, and other people's modules with their neighbours; none of the outputs."""
     for name, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
         if name == "_target_":
-            yield from (path for path in files_of(str(value).rpartition(".")[0]) if not path.is_relative_to(PACKAGE))
+            if not str(value).startswith("testbed."):  # testbed's own has none of others', and to find it would import PyTorch
+                yield from (path for path in files_of(str(value).rpartition(".")[0]) if not path.is_relative_to(PACKAGE))
         elif isinstance(value, str):
             place = os.path.expanduser(value)
             if os.path.exists(place) and not Path(place).resolve().is_relative_to(outputs):

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from testbed.leaderboard import Leaderboard
+from testbed.lock import lock
 from testbed.logger import ledger
 from testbed.logger.client import View, keep, last_line, server, settle, writable
 from testbed.logger.finished import Finished
 from testbed.logger.upload import arrived, knock, upload
 from testbed.logger.view import board_view, run_view
 from testbed.plan import Request
-from testbed.record import lock, warn
+from testbed.record import warn
 
 BATCH = 50
 """Views that are written, sent and booked together."""

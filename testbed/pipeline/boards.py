@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from testbed.comparison import compared
+from testbed.files import read_json
 from testbed.identity import key
 from testbed.index import entry
 from testbed.leaderboard import Leaderboard, Trial
@@ -16,7 +17,6 @@ from testbed.leaderboard import Row as Place
 from testbed.pipeline.gather import Cell, Gathered, Run, agreeing, unmixed
 from testbed.pipeline.rows import COLUMNS, difference, labels_of, verb_of
 from testbed.plan import Request, Stored, stored
-from testbed.record import read_json
 from testbed.rules import Rules, rules_of
 
 PHASE = {"train": "defend", "detect": "detect", "degrade": "defend"}

@@ -13,6 +13,7 @@ from testbed.answers import write_answers
 from testbed.api import Attack, Invalid, Splits, component
 from testbed.data.overlay import anonymous
 from testbed.figure import draw_gallery
+from testbed.files import read_json
 from testbed.fit import Settings
 from testbed.language import Judge
 from testbed.metrics import REFUSED, detection, rates
@@ -20,7 +21,7 @@ from testbed.pipeline.rejudge import rejudge
 from testbed.pipeline.run import identify, log
 from testbed.pipeline.scene import Model, Scene
 from testbed.pipeline.train import answered, stored_replies
-from testbed.record import Origin, Outcome, Workspace, read_json, recorded
+from testbed.record import Origin, Outcome, Workspace, recorded
 from testbed.record import runs as run_folders
 from testbed.statistics import wilson
 from testbed.table import print_intervals

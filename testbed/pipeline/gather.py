@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 
 import yaml
 
-from testbed.files import read_yaml
+from testbed.files import read_json, read_yaml
 from testbed.identity import key
 from testbed.plan import PLACES, begins
-from testbed.record import changed, facts, read_json, runs
+from testbed.record import changed, facts, runs
 
 NOT_SETTINGS = ("seed", "draw", "paths", "logger")
 Name = TypeVar("Name")

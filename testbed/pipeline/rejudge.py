@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.table import Table
 
 from testbed.agreement import Label, agreement, labelled, read_labels
 from testbed.answers import asked, read_answers
 from testbed.api import Invalid, Unsupported, component
+from testbed.files import read_json, read_yaml
 from testbed.identity import describe, file_digest, key, sources
 from testbed.language import OUTCOMES, Judge
 from testbed.pipeline.run import log
 from testbed.pipeline.verdicts import Rate, ends, rates_of, read_rates, write_rates
-from testbed.record import Identity, Origin, Outcome, Workspace, facts, read_json, recorded, warn
+from testbed.record import Identity, Origin, Outcome, Workspace, facts, recorded, warn
 from testbed.record import runs as run_folders
 from testbed.table import console, print_intervals
 
@@ -80,7 +80,7 @@ def _identity(folder: Path, judge: Judge, described: Any, labels: Path | None) -
 
 def _origin(folder: Path, origin: Origin) -> Origin:
     """The configuration of the run that is judged, with this judge in it."""
-    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")) or {}
+    config = read_yaml(folder / "config.yaml") or {}
     names = {**(facts(folder) or {}).get("names", {}), "judge": origin.names.get("judge", "")}
     return Origin({**config, "judge": origin.config.get("judge")}, origin.command, names, origin.group)
 

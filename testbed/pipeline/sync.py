@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from testbed.api import Invalid
+from testbed.files import read_json
 from testbed.index import entry
 from testbed.leaderboard import Leaderboard
 from testbed.pipeline.boards import boards_of
 from testbed.pipeline.gather import gathered
 from testbed.pipeline.rows import COLUMNS
 from testbed.plan import Request, stored
-from testbed.record import facts, read_json, warn
+from testbed.record import facts, warn
 from testbed.record import runs as committed
 
 

@@ -11,11 +11,13 @@ from typing import Any
 
 from testbed.answers import read_answers, record, write_answers
 from testbed.api import Examples, Victim
-from testbed.artefact import save_victim
+from testbed.artefact import save_victim, whole
 from testbed.degradation import schedule
+from testbed.files import committed, read_json, write_json
 from testbed.fit import BatchPlan, Settings, fit, length
 from testbed.identity import TRAINING_CORE, derive, describe, examples_digest, key, poison_digest, sources, weights_digest
-from testbed.record import Workspace, committed, lock, read_json, write_json
+from testbed.lock import lock
+from testbed.record import Workspace
 from testbed.trajectory import Asked, Exams, Point, look, plain, revived
 
 WATCH_CORE = (*TRAINING_CORE, "testbed.trajectory", "testbed.metrics", "testbed.language", "testbed.pipeline.watch")
@@ -89,7 +91,7 @@ class Watcher:
         """The same without a defence: followed once for all defences that are compared with it."""
         folder = self.outputs / "trajectory" / self._key(start, rows, share)
         with lock(folder):
-            if (folder / "points.json").is_file():
+            if whole(folder, "points.json"):
                 self.workspace.reused.append(f"trajectory/{folder.name}")
                 return Trajectory(revived(read_json(folder / "points.json")), read_answers(folder / "answers.jsonl"))
             found = self.follow(start, rows, share=share)

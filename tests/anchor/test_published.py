@@ -10,11 +10,11 @@ import pytest
 from pipeline.left import leave
 
 from testbed.data.torchvision_sets import torchvision_set
+from testbed.files import read_json
 from testbed.identity import examples_digest
 from testbed.index import Entry, write
 from testbed.pipeline.gather import Run, gathered
 from testbed.plan import Choice, Request, planned, store
-from testbed.record import read_json
 from testbed.suite import Suite
 
 from .published import MEASURES, SUITES, TORCHVISION, Anchor, anchors, beside, declared, unofficial

@@ -13,7 +13,8 @@ import torch
 import wandb
 from PIL import Image
 
-from testbed.record import Identity, Origin, Outcome, Workspace, recorded, write_json
+from testbed.files import write_json
+from testbed.record import Identity, Origin, Outcome, Workspace, recorded
 
 from .cloud import Cloud, serving
 

@@ -14,7 +14,7 @@ import psutil
 import pytest
 import yaml
 
-from testbed.record import read_json
+from testbed.files import read_json
 
 from .cloud import Cloud
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 from sklearn.metrics import roc_auc_score
 
+from testbed.files import write_json
 from testbed.logger.finished import Finished
 from testbed.logger.privacy import without_paths
-from testbed.record import write_json
 
 
 def with_scores(folder: Path, scores: np.ndarray, suspicious: np.ndarray) -> Finished:

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from testbed.cli import main
+from testbed.files import read_json
 from testbed.logger.rebuild import rebuild
 from testbed.logger.wandb import WandbLogger
-from testbed.record import read_json
 
 from .board import asked_by
 from .cloud import Cloud

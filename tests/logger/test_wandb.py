@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 from testbed.api import Invalid
+from testbed.files import read_json
 from testbed.logger.wandb import WandbLogger
-from testbed.record import read_json
 
 from .kept import kept_rows, kept_run, kept_summary, records, values
 

@@ -12,12 +12,13 @@ import yaml
 from PIL import Image
 from safetensors.numpy import save_file
 
+from testbed.files import write_json
 from testbed.identity import key
 from testbed.leaderboard import Leaderboard
 from testbed.pipeline.boards import boards_of
 from testbed.pipeline.gather import Gathered, gathered
 from testbed.pipeline.rows import COLUMNS
-from testbed.record import SCHEMA, write_json
+from testbed.record import SCHEMA
 
 ATTACKS = {"badnets": 0.99, "blended": 0.9, "sig": 0.7, "adaptive_blend": 0.55, "label_flip": 0.02}
 METHODS = {"none": 0.0, "fine_tuning": 0.1, "fine_pruning": 0.35, "nad": 0.6, "mine": 0.8}

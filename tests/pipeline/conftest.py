@@ -18,6 +18,7 @@ from testbed.attack.label import AllToOne
 from testbed.data.digits import digits
 from testbed.data.toy_world import toy_world
 from testbed.defence.none import NoDefence
+from testbed.files import read_json
 from testbed.fit import Settings, constant, one_cycle
 from testbed.judge.oracle import Oracle
 from testbed.model.image import ImageVictim
@@ -26,7 +27,6 @@ from testbed.model.toy_chat import ToyChat
 from testbed.pipeline.degrade import degrade
 from testbed.pipeline.report import report
 from testbed.pipeline.train import train
-from testbed.record import read_json
 from testbed.trigger.patch import Patch
 
 SGD = partial(torch.optim.SGD, lr=0.05, momentum=0.9)

@@ -7,8 +7,9 @@ from typing import Any
 
 import yaml
 
+from testbed.files import write_json
 from testbed.identity import key
-from testbed.record import SCHEMA, write_json
+from testbed.record import SCHEMA
 
 NAMES = {"data": "digits", "model": "small_cnn", "attack": "badnets", "defence": "none"}
 

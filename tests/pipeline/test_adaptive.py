@@ -20,11 +20,11 @@ from testbed.defence.none import NoDefence
 from testbed.defence.rule import Published
 from testbed.detector.activation_clustering import ActivationClustering
 from testbed.detector.spectral_signatures import SpectralSignatures
+from testbed.files import read_json
 from testbed.identity import describe
 from testbed.pipeline.adaptive import adaptivity
 from testbed.pipeline.detect import detect
 from testbed.pipeline.evaluate import evaluate
-from testbed.record import read_json
 from testbed.trigger.patch import Patch
 
 from .conftest import World

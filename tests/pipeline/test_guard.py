@@ -17,10 +17,10 @@ from torch import Tensor
 
 from testbed.api import Batch, Defence, DefenderResources, Detector, Examples, Inspection, Invalid, ModelDetector, Victim
 from testbed.contract.watch import random_states
+from testbed.files import read_json
 from testbed.pipeline.detect import detect
 from testbed.pipeline.guard import _mark
 from testbed.pipeline.run import PIPELINES
-from testbed.record import read_json
 
 from .conftest import World
 

@@ -21,11 +21,12 @@ from testbed.defence.oracle_filter import OracleFilter
 from testbed.defence.rule import Published
 from testbed.detector.activation_clustering import ActivationClustering
 from testbed.detector.spectral_signatures import SpectralSignatures
+from testbed.files import read_json
 from testbed.fit import Settings
 from testbed.model.image import ImageVictim
 from testbed.model.small_cnn import SmallCNN
 from testbed.pipeline.detect import detect
-from testbed.record import Origin, read_json
+from testbed.record import Origin
 
 from .conftest import SGD, World
 

@@ -20,13 +20,14 @@ from testbed.attack.backdoor import Backdoor
 from testbed.attack.none import NoAttack
 from testbed.defence.oracle_filter import OracleFilter
 from testbed.defence.random_filter import RandomFilter
+from testbed.files import read_json
 from testbed.identity import tensor_digest
 from testbed.model.image import ImageVictim
 from testbed.model.small_cnn import SmallCNN
 from testbed.pipeline.detect import detect
 from testbed.pipeline.evaluate import evaluate
 from testbed.pipeline.report import report
-from testbed.record import Origin, read_json
+from testbed.record import Origin
 
 from .conftest import World
 

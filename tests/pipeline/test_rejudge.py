@@ -15,12 +15,13 @@ from torch import Tensor
 from testbed.answers import record, write_answers
 from testbed.api import Invalid
 from testbed.cli import main
+from testbed.files import read_json, write_json
 from testbed.judge.log_odds import LogOdds
 from testbed.judge.oracle import Oracle
 from testbed.judge.prefix import Prefix
 from testbed.language import OUTCOMES, Judge, Message, Reply
 from testbed.pipeline.rejudge import rejudge
-from testbed.record import REQUIRED, SCHEMA, Origin, read_json, runs, write_json
+from testbed.record import REQUIRED, SCHEMA, Origin, runs
 from testbed.statistics import wilson
 
 PREFIX = Prefix(("sorry", "i must"))

@@ -12,9 +12,10 @@ import pytest
 
 from testbed.api import Invalid
 from testbed.cli import main
+from testbed.files import read_json, write_json
 from testbed.identity import current_source
 from testbed.pipeline.report import report
-from testbed.record import SCHEMA, read_json, write_json
+from testbed.record import SCHEMA
 from testbed.statistics import over_seeds
 
 from .conftest import World
