@@ -60,8 +60,8 @@ def lock(final: Path, say: Callable[[str], None] = say) -> Iterator[None]:
 
 
 @contextmanager
-def attempted(final: Path) -> Iterator[bool]:
-    """The same without waiting: whether it is held now."""
+def attempted(final: Path, *, sign: bool = True) -> Iterator[bool]:
+    """The same without waiting: whether it is held now. Who only looks does not sign."""
     place = _place(final)
     held = _lock(place)
     try:
@@ -69,7 +69,8 @@ def attempted(final: Path) -> Iterator[bool]:
     except TimeoutError:
         yield False
         return
-    _sign(place)
+    if sign:
+        _sign(place)
     try:
         yield True
     finally:
@@ -167,5 +168,6 @@ def _agreed(folder: Path) -> Kind:
 
 def _lost(compromise: Any) -> None:
     """Others may take this run now: whoever lost its lease ends as if it had been told to."""
-    print(f"the lease was lost ({compromise.reason}); ending, so that no two processes make one folder", file=sys.stderr, flush=True)
+    why = f"the lease was lost ({compromise.reason})"
+    print(f"{why}; ending, so that no two processes make one folder", file=sys.stderr, flush=True)
     os.kill(os.getpid(), signal.SIGTERM)

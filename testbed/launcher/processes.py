@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from pebble import ProcessExpired, concurrent
 from testbed.index import Entry, write
 from testbed.launcher.bounds import LAST, terminable
 from testbed.launcher.task import Task
+from testbed.launcher.turns import AGAIN, Queue, finished
 
 GRACE = 20.0
 """Seconds between the time limit that a run can record itself and the one that ends its process."""
@@ -37,22 +39,20 @@ def processes(
 
     A worker that is killed, or that outlives its time limit, costs its own run alone.
     """
-    waiting, running = list(tasks), dict[Future[Entry], Task]()
+    queue, running = Queue(list(tasks), after), dict[Future[Entry], Task]()
     with ending(running):
-        context = _context(tasks[0].threads)
-        while waiting or running:
-            open_keys = {task.request.key for task in (*waiting, *running.values())}
-            while len(running) < jobs and (ready := _ready(waiting, after, open_keys)) is not None:
-                waiting.remove(ready)
-                running[_started(ready, context)] = ready
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
+        context = prepared(tasks[0].threads)
+        while queue.waiting or running:
+            while len(running) < jobs and (task := queue.next(list(running.values()))) is not None:
+                if made := finished(task):
+                    said(task, made)  # by another driver, since this one looked first
+                else:
+                    running[_started(task, context)] = task
+            if not running and queue.waiting:
+                time.sleep(AGAIN)
+            for future in wait(running, timeout=AGAIN if queue.held else None, return_when=FIRST_COMPLETED).done:
                 task = running.pop(future)
                 said(task, _ended(task, future))
-
-
-def _ready(waiting: Sequence[Task], after: Mapping[str, Sequence[str]], open_keys: set[str]) -> Task | None:
-    """The first task that waits for nobody."""
-    return next((task for task in waiting if not open_keys & set(after.get(task.request.key, ()))), None)
 
 
 def _work(task: Task) -> Entry:
@@ -91,7 +91,8 @@ def _how(code: int) -> str:
     return f"its process was ended by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
 
 
-def _context(threads: int) -> Any:
+def prepared(threads: int) -> Any:
+    """The way in which workers are started, each with so many threads."""
     context: Any = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))

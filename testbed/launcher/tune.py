@@ -34,8 +34,10 @@ def _searched(asked: Tuning, words: Sequence[str], flags: Mapping[str, str], sea
     from testbed.launcher.study import opened
     from testbed.launcher.trial import Trials
     from testbed.launcher.tuned import head, print_study, told, write_best
+    from testbed.record import tidy
 
     require_writable(str(asked.outputs))
+    tidy(asked.outputs)
     place = ("--config-dir", flags["--config-dir"]) if "--config-dir" in flags else ()
     command = ("testbed", "tune", *words, *place)
     trials = Trials(asked, command, search, "--debug" in flags)

@@ -17,15 +17,21 @@ from testbed.launcher.instantiate import named_by_user
 from testbed.launcher.job import Ended, Job, ended
 from testbed.launcher.search import SearchPath
 from testbed.launcher.task import Task
+from testbed.launcher.turns import turn
 from testbed.record import facts
 from testbed.source import files_of
 from testbed.words import Refused
 
 
 def work(task: Task, redirect: bool = True) -> Entry:
-    """Run it: the entry that stands in the index from now on."""
-    started = time.monotonic()
+    """Run it, unless another driver has: the entry that stands in the index from now on."""
     end_with(task.driver)
+    with turn(task) as made:
+        return made or _made(task, redirect)
+
+
+def _made(task: Task, redirect: bool) -> Entry:
+    started = time.monotonic()
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # modules of the working directory can be imported, as in every command
     if "torch" in sys.modules:  # a worker is forked with it, unless its pipeline does without

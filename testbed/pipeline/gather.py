@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 
 import yaml
 
-from testbed.files import read_json, read_yaml
+from testbed.files import Damaged, read_json, read_yaml
 from testbed.identity import key
 from testbed.plan import PLACES, begins
-from testbed.record import changed, facts, runs
+from testbed.record import changed, facts, require_sound, runs
 
 NOT_SETTINGS = ("seed", "draw", "paths", "logger")
 Name = TypeVar("Name")
@@ -88,6 +88,7 @@ class Gathered:
     runs: list[Run] = field(default_factory=list)
     cells: list[Cell] = field(default_factory=list)
     unread: list[Path] = field(default_factory=list)
+    damaged: list[Path] = field(default_factory=list)
 
     def failed(self) -> list[Run]:
         """The runs that are not done, without those that went well the next time."""
@@ -100,6 +101,8 @@ class Gathered:
         """One line for each run that no row counts, with the reason; without those in the folders `told` of elsewhere."""
         for folder in self.unread:
             yield f"not counted, made by an earlier version: {folder.name}"
+        for folder in self.damaged:
+            yield f"not counted, its record is not what was written: {folder.name}"
         for run in self.failed():
             if run.folder not in told:
                 yield f"not counted, {run.result['status']}: {run.folder.name}: {run.result.get('reason')}"
@@ -110,10 +113,14 @@ class Gathered:
 
 def gathered(root: Path, verbs: Collection[str]) -> Gathered:
     """All runs of these verbs below `root`."""
-    found, unread = [], []
+    found, unread, damaged = [], [], []
     for folder in runs(root):
         try:
+            require_sound(folder)
             run = _read(folder)
+        except Damaged:
+            damaged.append(folder)
+            continue
         except (OSError, ValueError, KeyError, yaml.YAMLError):  # named by `not_counted`
             unread.append(folder)
             continue
@@ -124,7 +131,7 @@ def gathered(root: Path, verbs: Collection[str]) -> Gathered:
     for run in once:
         if run.done:
             cells[run.facts["cell"]].append(run)
-    return Gathered(once, [unmixed(members) for members in cells.values()], unread)
+    return Gathered(once, [unmixed(members) for members in cells.values()], unread, damaged)
 
 
 def _read(folder: Path) -> Run:
