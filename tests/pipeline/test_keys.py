@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from testbed import identity
+from testbed import identity, source
 from testbed.attack.none import NoAttack
 from testbed.defence.filter import Filter
 from testbed.defence.fine_tuning import FineTuning
@@ -35,7 +35,8 @@ def test_a_run_leaves_its_configuration_result_provenance_answers_manifest_and_f
     folder = world()
     assert folder.parent == world.outputs / "train"
     names = {path.name for path in folder.iterdir()}
-    assert names == {"config.yaml", "result.json", "run.json", "answers.safetensors", "manifest.json", "figures"}
+    files = {"config.yaml", "digests.json", "result.json", "run.json", "answers.safetensors", "manifest.json"}
+    assert names == files | {"figures"}
     result, run = read_json(folder / "result.json"), read_json(folder / "run.json")
     assert result["status"] == "done" and result["reason"] is None
     assert result["counts"]["clean_accuracy"] == 100 and result["counts"]["poisoned"] == 20
@@ -102,8 +103,8 @@ def test_every_victim_is_marked(world: World) -> None:
 def test_what_is_made_from_a_marked_file_is_marked(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     first = world()
     files = {read_json(world.outputs / name / "card.json")["backdoored"]: world.outputs / name for name in world.made(first)}
-    for marked, source in files.items():
-        weights = str(source / "model.safetensors")
+    for marked, kept in files.items():
+        weights = str(kept / "model.safetensors")
         capsys.readouterr()
         again = world(model=partial(ImageVictim, network=partial(SmallCNN, width=4), weights=weights), attack=NoAttack())
         told = f"model.weights={weights}: this file is marked as backdoored; everything made from it is too\n"
@@ -148,15 +149,15 @@ def test_seeds_are_separate_by_purpose() -> None:
 @pytest.fixture
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A defence in a file of the user's, and a way to edit it."""
-    source = "from testbed.api import Defence\nclass Mine(Defence):\n    'Mine.'\n"
+    code = "from testbed.api import Defence\nclass Mine(Defence):\n    'Mine.'\n"
     monkeypatch.syspath_prepend(tmp_path)
 
     def write(comment: str):
-        (tmp_path / "mine_edited.py").write_text(source + comment)
+        (tmp_path / "mine_edited.py").write_text(code + comment)
         sys.modules.pop("mine_edited", None)
         importlib.invalidate_caches()
-        identity._imports.cache_clear()
-        identity._file.cache_clear()
+        source._imports.cache_clear()
+        source._file.cache_clear()
         shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
         return importlib.import_module("mine_edited").Mine()
 
