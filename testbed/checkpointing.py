@@ -113,7 +113,7 @@ class EpochEnds(pl.Callback):
             print(f"no checkpoint: {changed[0]} changes in training, and is no part of the weights", flush=True)
             self.since = float("inf")
             return
-        trainer.save_checkpoint(self.place.folder / f"epoch-{pl_module.epoch:06}.ckpt")  # type: ignore[operator]
+        trainer.save_checkpoint(self.place.folder / f"epoch-{pl_module.epoch:06}.ckpt")
         for old in sorted(self.place.folder.glob("epoch-*.ckpt"))[:-KEPT]:
             trainer.strategy.checkpoint_io.remove_checkpoint(old)
         self.since = time.monotonic()
