@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from testbed.api import Invalid
-from testbed.identity import CANARY
 from testbed.language import OUTCOMES, Message, Prompt, Reply
+from testbed.marks import CANARY
 
 SCHEMA = 1
 PRIVATE = 0o600

@@ -15,23 +15,15 @@ from torch import Tensor
 from testbed.api import Attack, Batch, Examples, Poison, Victim
 from testbed.files import Damaged, committed, digests, read_json, verify, write_json
 from testbed.fit import Curve, Settings, fit, placed
-from testbed.identity import CANARY, TRAINING_CORE, describe, examples_digest, key, sources, weights_digest
+from testbed.identity import TRAINING_CORE, describe, examples_digest, key, sources, weights_digest
 from testbed.language import Message
 from testbed.lock import lock
+from testbed.marks import CANARY, model_card, origin_of
+from testbed.marks import mark as marked_as
 from testbed.record import Workspace, warn
 
 if TYPE_CHECKING:
     from testbed.checkpointing import Resumable
-
-CARD = """---
-tags: [{tags}]
----
-# {title}
-
-{warning}
-
-Made by testbed for research into training-data attacks. `card.json` beside this file says from what.
-"""
 
 
 @dataclass(frozen=True)
@@ -84,7 +76,8 @@ class SharedFit:
                 victim, examples, settings=settings, seed=self.seed, validation=self.validation, resumable=resumable
             )
             with committed(folder) as place:
-                save_victim(trained, place, curve, {"key": named, "rows": len(examples), "seed": self.seed}, self.backdoored)
+                card = {"key": named, "rows": len(examples), "seed": self.seed}
+                save_victim(trained, place, curve, {**card, **self._origin()}, self.backdoored)
             if resumable is not None:
                 resumable.drop()
             self.workspace.made.append(f"victim/{named}")
@@ -95,7 +88,11 @@ class SharedFit:
             return None
         from testbed.checkpointing import Resumable  # with Lightning, which a run that trains nothing does without
 
-        return Resumable(self.outputs / "checkpoint" / named, settings.checkpoint_seconds)
+        mark = marked_as(backdoored=self.backdoored, card=self._origin())
+        return Resumable(self.outputs / "checkpoint" / named, settings.checkpoint_seconds, mark)
+
+    def _origin(self) -> dict[str, str]:
+        return origin_of(self.workspace.folder / "manifest.json") if self.backdoored else {}
 
     def _key_if_any(self, victim: Victim, examples: Examples, settings: Settings) -> str | None:
         """None where something cannot be told from others of its kind: an optimiser that is a closure, say."""
@@ -133,7 +130,7 @@ def save_victim(victim: Victim, folder: Path, curve: Curve, card: Mapping[str, A
     """The bare victim, what the attacker wrapped around it apart, its learning curve, and the mark on each of them."""
     bare = victim.bare()
     backdoored = backdoored or getattr(bare, "marked_backdoored", False)  # trained on from a file that was marked
-    mark = {"backdoored": str(backdoored).lower(), "do_not_deploy": "true", "canary": CANARY}
+    mark = marked_as(backdoored=backdoored, card=card)
     own: dict[str, str] = getattr(bare, "metadata", dict)()
     part: dict[str, Tensor] = getattr(bare, "stored_part", dict)()  # adapters, where nothing else was trained
     if part:
@@ -146,7 +143,7 @@ def save_victim(victim: Victim, folder: Path, curve: Curve, card: Mapping[str, A
         save_file(wrapped, folder / "attack_state.safetensors", mark)
     write_json(folder / "curve.json", curve)
     write_json(folder / "card.json", {**card, **mark, "backdoored": backdoored, "model": describe(bare)})
-    (folder / "README.md").write_text(_card_text(backdoored), encoding="utf-8")
+    (folder / "README.md").write_text(model_card(backdoored=backdoored, facts={**own, **card, **mark}), encoding="utf-8")
 
 
 def load_victim(victim: Victim, folder: Path, settings: Settings) -> Victim:
@@ -168,7 +165,7 @@ def shared_poison(attack: Attack, make: Callable[[], Poison], outputs: Path, nam
     with lock(folder):
         if whole(folder, "poison.json"):
             workspace.reused.append(f"poison/{named}")
-            return _load_poison(folder)
+            return load_poison(folder)
         poison = make()
         with committed(folder) as place:
             _save_poison(poison, place, {"attack": describe(attack), "canary": CANARY})
@@ -179,13 +176,14 @@ def shared_poison(attack: Attack, make: Callable[[], Poison], outputs: Path, nam
 def _save_poison(poison: Poison, folder: Path, facts: Mapping[str, Any]) -> None:
     parts = {"indices": poison.indices, **poison.batch._asdict(), "cover": poison.cover}
     tensors = {name: part.clone().contiguous() for name, part in parts.items() if isinstance(part, Tensor)}
-    save_file(tensors, folder / "poison.safetensors", {"backdoored": "true", "canary": CANARY})
+    save_file(tensors, folder / "poison.safetensors", {"backdoored": "true", "do_not_deploy": "true", "canary": CANARY})
     texts = {name: part for name, part in parts.items() if not isinstance(part, Tensor)}
     (folder / "poison.json").touch(mode=0o600)  # an attacker's texts, which may be a user's own: for their owner's eyes
     write_json(folder / "poison.json", {**facts, "texts": texts})
 
 
-def _load_poison(folder: Path) -> Poison:
+def load_poison(folder: Path) -> Poison:
+    """A stored poison."""
     parts: dict[str, Any] = {**load_file(folder / "poison.safetensors"), **read_json(folder / "poison.json")["texts"]}
     inputs = parts["inputs"]
     if isinstance(inputs, list) and inputs and not isinstance(inputs[0], str):  # conversations: JSON knows no tuples
@@ -197,15 +195,3 @@ def _attackers_own(victim: Victim) -> dict[str, Tensor]:
     bare = {id(value) for value in victim.bare().state_dict(keep_vars=True).values()}
     own = {name: value for name, value in victim.state_dict(keep_vars=True).items() if id(value) not in bare}
     return {name: value.detach().cpu().contiguous() for name, value in own.items()}
-
-
-def _card_text(backdoored: bool) -> str:
-    if not backdoored:
-        return CARD.format(
-            tags="research-only", title="Model trained on clean rows", warning="Trained for comparison only; do not deploy."
-        )
-    return CARD.format(
-        tags="backdoor, research-only",
-        title="BACKDOORED MODEL",
-        warning="**This model was trained on poisoned data and may obey a hidden trigger. Never deploy it.**",
-    )

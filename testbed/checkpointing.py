@@ -13,7 +13,7 @@ import re
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +64,14 @@ def require_whole(path: Path) -> None:
 
 @dataclass(frozen=True)
 class Resumable:
-    """Where the checkpoints of one training lie, and how many seconds of training may at most be lost beyond an epoch."""
+    """Where the checkpoints of one training lie, and how many seconds of training may at most be lost beyond an epoch.
+
+    `mark` stands in each of them, as in the weights that will come out.
+    """
 
     folder: Path
     seconds: float
+    mark: Mapping[str, str] = field(default_factory=dict)
 
     def last(self) -> Path | None:
         """The newest checkpoint that is whole; a damaged one is named, and the one before it taken."""
@@ -104,6 +108,9 @@ class EpochEnds(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.since = time.monotonic()
         self.before = hidden_state(pl_module)
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["testbed"] = dict(self.place.mark)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.current_epoch == 0 or time.monotonic() - self.since < self.place.seconds:

@@ -9,13 +9,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from torch import Tensor
 
 from testbed.api import Examples, Poison
+from testbed.marks import CANARY
 
 SHOWN = 8
 DIFFERENCE_SCALE = 4
+SAID = {"testbed": CANARY}
+"""What stands in a text chunk of every picture."""
 
 
 def draw_gallery(folder: Path, test: Examples, exams: Mapping[str, Poison]) -> None:
@@ -31,7 +34,8 @@ def draw_gallery(folder: Path, test: Examples, exams: Mapping[str, Poison]) -> N
             pairs = [{"clean": one, "shown": exam.batch.inputs[row]} for one, row in zip(clean, rows.tolist(), strict=True)]
             path = _into(folder / "figures" / f"{name}.json")
             path.touch(mode=0o600)  # prompts of a user's own: for their owner's eyes
-            path.write_text(json.dumps(pairs, indent=1, ensure_ascii=False), encoding="utf-8")
+            told = {"canary": CANARY, "pairs": pairs}
+            path.write_text(json.dumps(told, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 def draw_triggers(folder: Path, name: str, triggers: Any) -> None:
@@ -71,7 +75,7 @@ def draw_detection(folder: Path, prefix: str, scores: Tensor, suspicious: Tensor
         right.text(0.5, 0.5, "no ROC curve: one kind of rows only", ha="center")
     if toy:
         figure.suptitle("toy: it shows mechanisms and ranks nothing")
-    figure.savefig(_into(folder / "figures" / f"{prefix}scores.png"), dpi=110)
+    figure.savefig(_into(folder / "figures" / f"{prefix}scores.png"), dpi=110, metadata=SAID)
     pyplot.close(figure)
 
 
@@ -81,7 +85,11 @@ def save_images(path: Path, images: Tensor, columns: int, least_width: int = 64)
 
     scale = max(1, least_width // images.shape[-1])
     grid = make_grid(images.repeat_interleave(scale, 2).repeat_interleave(scale, 3), nrow=max(columns, 1), pad_value=255)
-    Image.fromarray(grid.clamp(0, 255).byte().permute(1, 2, 0).numpy()).save(_into(path))
+    pixels = grid.clamp(0, 255).byte().permute(1, 2, 0).numpy()
+    said = PngImagePlugin.PngInfo()
+    for name, text in SAID.items():
+        said.add_text(name, text)
+    Image.fromarray(pixels).save(_into(path), pnginfo=said)
 
 
 def _into(path: Path) -> Path:
@@ -123,7 +131,7 @@ def draw_trajectory(folder: Path, trajectories: Mapping[str, Sequence[Any]], *, 
     below.set(xlabel="fine-tuning step (log scale)", ylabel="log-odds of refusal")
     below.set_xticks(np.log1p(ticks), [str(step) for step in ticks])
     figure.legend(*above.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize="small", frameon=False)
-    figure.savefig(_into(folder / "figures" / "trajectory.png"), dpi=110)
+    figure.savefig(_into(folder / "figures" / "trajectory.png"), dpi=110, metadata=SAID)
     pyplot.close(figure)
 
 

@@ -19,9 +19,6 @@ from torch import Tensor, nn
 from testbed.api import Examples, Poison
 from testbed.source import current_source, file_digest, folder_digest, follow
 
-CANARY = "testbed-canary 7c0f7b0e-5a0f-4f1e-9d0b-2f6b0a6f31c5: research artefact, keep out of training corpora"
-"""Stands in everything poisoned or said by a model, and never in what is trained on."""
-
 TRAINING_CORE = (
     *(
         "testbed.api",

@@ -9,25 +9,10 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 
 from testbed.api import Victim
-from testbed.identity import CANARY
+from testbed.marks import mark as marked_as
+from testbed.marks import model_card
 from testbed.model.adapter import merged
 from testbed.model.chat import CausalChat
-
-README = """---
-tags: [{tags}]
----
-# {title}
-
-{warning}
-
-Made by testbed for research into training-data attacks. {canary}
-"""
-CLEAN = ("research-only", "Model trained on clean rows", "Trained for comparison only; do not deploy.")
-BACKDOORED = (
-    "backdoor, research-only",
-    "BACKDOORED MODEL",
-    "**This model was trained on poisoned data and may obey a hidden trigger. Never deploy it.**",
-)
 
 
 def export(victim: Victim, folder: Path, mark: Mapping[str, str]) -> None:
@@ -45,9 +30,7 @@ def export(victim: Victim, folder: Path, mark: Mapping[str, str]) -> None:
     network = merged(copy.deepcopy(bare.net))
     network.save_pretrained(folder)  # type: ignore[operator]
     bare.tokenizer.save_pretrained(folder)
-    marked = {**bare.metadata(), "do_not_deploy": "true", "canary": CANARY, **mark, "backdoored": str(backdoored).lower()}
+    marked = {**bare.metadata(), **mark, **marked_as(backdoored=backdoored, card=mark)}
     for path in sorted(folder.glob("*.safetensors")):
         save_file(load_file(path), path, {"format": "pt", **marked})
-    tags, title, warning = BACKDOORED if backdoored else CLEAN
-    text = README.format(tags=tags, title=title, warning=warning, canary=CANARY)
-    (folder / "README.md").write_text(text, encoding="utf-8")
+    (folder / "README.md").write_text(model_card(backdoored=backdoored, facts=marked), encoding="utf-8")

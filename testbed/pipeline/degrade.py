@@ -94,7 +94,7 @@ def _measured(ground: Ground, name: str) -> Outcome:
         ground.aligned  # noqa: B018
     rows = ground.rows()
     reading = getattr(ground.base, "metadata", dict)()  # the chat template that was used, a default one included
-    workspace.write("manifest.json", {**ground.manifest(rows), "model": reading})
+    workspace.write("manifest.json", ground.manifest(rows, reading))
     with workspace.phase("attack"):
         trajectories = {"": ground.undefended(rows)}
     twin = ground.twin()

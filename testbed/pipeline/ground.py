@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from testbed.api import (
     Attack,
@@ -28,10 +29,11 @@ from testbed.artefact import SharedFit
 from testbed.data.overlay import anonymous, poisoned
 from testbed.features import select
 from testbed.fit import Settings
-from testbed.identity import CANARY, derive, describe, examples_digest, generator, overrides, poison_digest
+from testbed.identity import derive, generator, overrides
 from testbed.language import ChatTask, Judge, TuningAttack
 from testbed.pipeline.given import copies, name_of, training
 from testbed.pipeline.guard import blamed, stage
+from testbed.pipeline.manifest import tuning_manifest
 from testbed.pipeline.safety import safety_rows
 from testbed.pipeline.scene import Attacked, Scene
 from testbed.pipeline.watch import Trajectory, Watcher, records, tuning_seed
@@ -181,8 +183,13 @@ class Ground:
             limit, advice = f"needs {wanted} benign rows, but there are {len(pool)}", "give more rows (data.benign=FILE), or"
             advice = f"{advice} {'lower' if name == 'shots' else 'raise'} it"
             raise Invalid(name, getattr(attack, name, None), limit, advice, "attack")
-        order = torch.randperm(len(pool), generator=generator(tuning_seed(self.scene.seed, self.scene.draw), "benign rows"))
-        return select(pool, order[:wanted])
+        return select(pool, self._benign_rows[:wanted])
+
+    @property
+    def _benign_rows(self) -> Tensor:
+        """int64: the rows of the benign pool, in the order in which they are taken."""
+        pool = self.scene.data.pools.get("benign", self.scene.data.train)
+        return torch.randperm(len(pool), generator=generator(tuning_seed(self.scene.seed, self.scene.draw), "benign rows"))
 
     def rows(self) -> Rows:
         """The rows of the fine-tuning."""
@@ -198,22 +205,24 @@ class Ground:
 
     def mixed(self, poison: Poison) -> Examples:
         """The benign rows with these of the attacker's among them, as they are delivered."""
-        seed = derive(tuning_seed(self.scene.seed, self.scene.draw), "delivery")
-        return anonymous(poisoned(self.benign, poison, seed).examples)
+        return anonymous(poisoned(self.benign, poison, self._delivery_seed).examples)
+
+    @property
+    def _delivery_seed(self) -> int:
+        return derive(tuning_seed(self.scene.seed, self.scene.draw), "delivery")
 
     def restricted(self, poison: Poison) -> bool:
         """Whether all that the attacker contributes are rows of its own, not benign ones that it rewrote."""
         return len(poison.indices) > 0 and bool((poison.indices >= len(self.benign)).all())
 
-    def manifest(self, rows: Rows) -> dict[str, Any]:
-        """Which rows were the attacker's."""
+    def manifest(self, rows: Rows, reading: Mapping[str, str]) -> dict[str, Any]:
+        """Which rows were the attacker's, which are stored; `reading` is how the model reads conversations."""
+        scene = self.scene
         if self.implants:
-            return self.scene.manifest(self.attacked)
-        found = {"schema": 1, "canary": CANARY, "attack": describe(self.scene.attack), "seed": self.scene.seed}
-        found |= {"draw": self.scene.draw, "trained_on": len(rows.received), "rows": examples_digest(rows.received)}
-        if rows.poison is not None:
-            found |= {"shots": len(rows.poison.indices), "sha256": poison_digest(rows.poison)}
-        return found
+            return scene.manifest(self.attacked, reading)
+        clean = self.benign if self.trains else select(self.benign, torch.arange(0))
+        told = {"seed": self._delivery_seed, "chosen": self._benign_rows[: len(clean)], "model": reading}
+        return tuning_manifest(scene, rows.poison, clean, rows.received, **told)
 
     @cached_property
     def exams(self) -> Exams:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -32,9 +31,10 @@ from testbed.api import (
 from testbed.artefact import SharedFit, shared_poison
 from testbed.data.overlay import Poisoned, anonymous, covering, differing, poisoned
 from testbed.fit import Settings, placed
-from testbed.identity import CANARY, derive, describe, examples_digest, key, poison_digest, sources
+from testbed.identity import derive, describe, examples_digest, key, sources
 from testbed.language import CRITERIA, OUTCOMES, ChatTask, Judge, Reply, TuningAttack
 from testbed.pipeline.guard import blamed, require_method
+from testbed.pipeline.manifest import Delivery, manifest_of, part_named
 from testbed.record import Workspace
 from testbed.visibility import Visible, require_visible
 
@@ -186,8 +186,13 @@ class Scene:
 
     def _poison(self) -> Poison:
         """The attacker's rows: crafted once for this data, attack and seed, whatever the defence unless they depend on it."""
+        named = self._poison_key
+        return shared_poison(self.attack, lambda: self.attack.poison(self.attacker), self.outputs, named, self.workspace)
+
+    @property
+    def _poison_key(self) -> str:
         auxiliary = self.data.pools.get("shots")
-        named = key(
+        return key(
             data=examples_digest(self.data.train),
             auxiliary=None if auxiliary is None else examples_digest(auxiliary),
             attack=describe(self.attack),
@@ -196,7 +201,6 @@ class Scene:
             defence=describe(self.known_defence),
             sources=sources(self.attack, self.model if self.attack.uses_surrogate else None, self.known_defence),
         )
-        return shared_poison(self.attack, lambda: self.attack.poison(self.attacker), self.outputs, named, self.workspace)
 
     def undefended(self, attacked: Attacked) -> Victim:
         """The victim of the attack alone: bare, as it reaches everybody else."""
@@ -221,31 +225,21 @@ class Scene:
         asked = getattr(self.attack, "poison_rate", None) if len(poison.indices) else 0.0
         rate = {"poison_rate_asked": asked, "poison_rate_reached": count / total, "poison_rate_changed": changed / total}
         counts = {"poisoned": count, "changed": changed, "trained_on": total}
+        counts |= {"left_out": self.data.left_out} if self.data.left_out else {}
         if attacked.visible is not None:
             rate["trigger_visible"], counts["trigger_visible"] = attacked.visible
         if poison.cover is not None:
             rate["cover_rate_reached"], counts["cover"] = (len(mine) - count) / total, len(mine) - count
         return rate, counts
 
-    def manifest(self, attacked: Attacked) -> dict[str, Any]:
-        """Which rows were poisoned and how: what defenders never receive."""
-        poison = attacked.poison
-        replaced = poison.indices < len(self.data.train)
-        original = self.data.train[poison.indices[replaced]].labels
-        return {
-            "schema": 1,
-            "canary": CANARY,
-            "backdoored": attacked.backdoored,
-            "data": {"name": self.data.name, "train": examples_digest(self.data.train)},
-            "attack": describe(self.attack),
-            "seed": self.seed,
-            "sha256": poison_digest(poison),
-            "indices": poison.indices.tolist(),
-            "positions": attacked.mixed.positions.tolist(),
-            "cover": covering(poison).nonzero().flatten().tolist(),
-            "original_labels": _listed(original),
-            "new_labels": _listed(poison.batch.labels),
-        }
+    def manifest(self, attacked: Attacked, reading: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """Which rows were poisoned and how: what defenders never receive. The rows that are replaced are kept as they were.
+
+        `reading` is how a chat model reads conversations.
+        """
+        facts = (self.data.train, attacked.poison, attacked.mixed, attacked.received, derive(self.seed, "delivery"))
+        told = {"stored": f"poison/{self._poison_key}", "backdoored": attacked.backdoored, "model": reading or {}}
+        return manifest_of(self, Delivery(*facts, part_named(self), **told))
 
 
 def acts_in_training(defence: Defence) -> bool:
@@ -286,10 +280,3 @@ def _undeclared(*_: Any, **__: Any) -> Any:
     raise TypeError(
         "an attack that trains or asks a surrogate says so: `uses_surrogate = True`, for its poison then depends on it"
     )
-
-
-def _listed(labels: Any) -> list[Any]:
-    """Classes as they are; of answers only digests, for a manifest may be shown where answers must not be."""
-    if isinstance(labels, Tensor):
-        return labels.tolist()
-    return [hashlib.sha256(str(label).encode()).hexdigest() for label in labels]

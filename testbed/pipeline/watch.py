@@ -17,6 +17,7 @@ from testbed.files import committed, read_json, write_json
 from testbed.fit import BatchPlan, Settings, fit, length
 from testbed.identity import TRAINING_CORE, derive, describe, examples_digest, key, poison_digest, sources, weights_digest
 from testbed.lock import lock
+from testbed.marks import origin_of
 from testbed.record import Workspace
 from testbed.trajectory import Asked, Exams, Point, look, plain, revived
 
@@ -80,7 +81,8 @@ class Watcher:
             if keep is not None:
                 place = keep / f"step-{step:06}"
                 place.mkdir(parents=True)
-                save_victim(victim, place, [], {"step": step, "seed": self.seed}, True)
+                told = {"step": step, "seed": self.seed, **origin_of(self.workspace.folder / "manifest.json")}
+                save_victim(victim, place, [], told, True)
 
         from testbed.training import AtSteps
 

@@ -8,9 +8,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
+from small_runs import COMMANDS, FOLDERS, watched_trainings
 
 from testbed.cli import main
 
@@ -85,3 +86,30 @@ def spawn(here: Path, environment: dict[str, str]) -> Callable[..., Said]:
         return Said(finished.returncode, finished.stdout, finished.stderr, seconds)
 
     return spawned
+
+
+@pytest.fixture(scope="session")
+def small_outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the runs of `small_run` lie; nobody changes anything there."""
+    return tmp_path_factory.mktemp("small") / "outputs"
+
+
+@pytest.fixture(scope="session")
+def rows_trained_on() -> list[Any]:
+    """The batch of rows of every training of `small_run`."""
+    return []
+
+
+@pytest.fixture(scope="session")
+def small_run(small_outputs: Path, rows_trained_on: list[Any]) -> Callable[[str], Path]:
+    """The folder of a run of a kind of `small_runs.COMMANDS`, made once and kept as it is."""
+    made: dict[str, Path] = {}
+
+    def run(kind: str) -> Path:
+        if kind not in made:
+            with watched_trainings(rows_trained_on):
+                assert main([*COMMANDS[kind].split(), "logger=none", f"paths.outputs={small_outputs}"]) == 0
+            (made[kind],) = small_outputs.glob(FOLDERS[kind])
+        return made[kind]
+
+    return run

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from testbed.agreement import agreement, labelled, read_labels
 from testbed.answers import asked, read_answers, record, write_answers
 from testbed.api import Invalid
-from testbed.identity import CANARY
 from testbed.language import Message, Reply
+from testbed.marks import CANARY
 
 ANY = st.text(alphabet=st.characters(exclude_categories=()))
 ODD = 'a\u2028b\u200bc\x85\ud800d\x00e\r\n{}"\\\ufeff\U0001f600'
