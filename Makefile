@@ -26,6 +26,10 @@ BROWSER := $(shell command -v chromium || command -v chromium-browser || command
 WITHOUT_BROWSER := $(if $(BROWSER),,$(if $(filter true,$(CI)),,yes))
 SELECT_BROWSER = $(if $(WITHOUT_BROWSER), and not browser)
 
+# Without a Slurm cluster of their own (scripts/slurm_node.sh) a newcomer submits no jobs; continuous integration does.
+WITHOUT_SLURM := $(if $(TESTBED_SLURM),,$(if $(filter true,$(CI)),,yes))
+SELECT_SLURM = $(if $(WITHOUT_SLURM), and not slurm)
+
 # What `make lock` does about versions already in constraints.txt.
 UPGRADE ?= --upgrade
 
@@ -50,7 +54,8 @@ test: $(INSTALLED)  ## run the quick tests (TESTBED_DATA=DIR adds those on real 
 .PHONY: slow
 slow: $(INSTALLED)  ## run the slow tests
 	@$(if $(WITHOUT_DATA),echo "TESTBED_DATA is not set: the tests marked real_data are deselected",:)
-	$(BIN)/python -m pytest -m "slow$(SELECT_DATA)" $(PYTEST)
+	@$(if $(WITHOUT_SLURM),echo "TESTBED_SLURM is not set: the tests marked slurm are deselected",:)
+	$(BIN)/python -m pytest -m "slow$(SELECT_DATA)$(SELECT_SLURM)" $(PYTEST)
 
 .PHONY: lint
 lint: $(INSTALLED)  ## check style, formatting and types

@@ -67,6 +67,15 @@ def write(outputs: Path, key: str, made: Entry) -> None:
     write_whole(_place(outputs, key), json.dumps(asdict(made)))
 
 
+def mark(outputs: Path, key: str) -> str:
+    """What tells whether the entry of a request was written anew, by this machine or another; '' where there is none."""
+    try:
+        state = _place(outputs, key).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    return f"{state.st_mtime_ns}:{state.st_ino}"
+
+
 def stamp_of(folders: Sequence[Path], words: Sequence[str]) -> str:
     """16 hexadecimal digits over testbed's sources, the configuration in these folders, and what else gives words a meaning.
 

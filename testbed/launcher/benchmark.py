@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from testbed.index import REUSABLE, Entry, entry, stamp_of
 from testbed.launcher.forecast import forecast
 from testbed.launcher.grid import Grid, default_jobs, grid
+from testbed.launcher.interruption import RESUME, code_of, how
 from testbed.launcher.search import SearchPath
 from testbed.launcher.task import Task, quoted
 from testbed.plan import Request, store
 from testbed.words import Terminated
 
+RESOURCES = 4
+"""The exit code of a run that a full, read-only or failing disk kept from being recorded."""
+
 
 def benchmark(words: Sequence[str], flags: Mapping[str, str], search: SearchPath) -> int:
-    """Fill the grid: 0 if every run is done (or skipped, with its reason), 1 if some are not, 130 and 143 where it was ended.
+    """Fill the grid: 0 if every run is done (or skipped, with its reason), 1 if some are not, 4 if a disk is why, 130 and 143
+    where it was ended.
 
     Raises:
         Refused: a name or a value that cannot be; nothing was run.
@@ -33,13 +40,16 @@ def benchmark(words: Sequence[str], flags: Mapping[str, str], search: SearchPath
         forecast(filling.asked, filling.open, filling.known)
         return 0
     from testbed.launcher.job import require_writable
+    from testbed.record import tidy
 
     require_writable(str(filling.asked.outputs))
+    tidy(filling.asked.outputs)
     store(filling.asked.whole, ("testbed", "benchmark", *words), filling.asked.outputs)
     print(filling.head(), flush=True)
     if filling.open:
         filling.check()
         ended = filling.fill()
+        tidy(filling.asked.outputs)  # of runs that were killed
         if ended:
             return ended
     return filling.summed_up()
@@ -95,12 +105,15 @@ class Filling:
         """Make the open runs, then show all of them in W&B: 0, or the exit code of an interruption."""
         options = self.asked.options
         launch: Callable[..., None] = getattr(import_module(f"testbed.launcher.{options.launcher}"), options.launcher)
+        more = {"cluster": options.cluster} if options.on_cluster else {}
         try:
-            launch(self._tasks(), self.asked.whole.after(), options.jobs or default_jobs(), self._teller())
+            launch(self._tasks(), self.asked.whole.after(), default_jobs(options), self._teller(), **more)
         except (KeyboardInterrupt, Terminated) as end:
             self.summed_up()
-            print("run the same command again to resume", file=sys.stderr)
-            return 143 if isinstance(end, Terminated) else 130
+            done = sum(made.status in REUSABLE for made in self.known.values())
+            whole = len(self.asked.plan.requests)
+            print(f"{how(end)}: {done}/{whole} done; {RESUME}", file=sys.stderr, flush=True)
+            return code_of(end)
         if options.logger != "none":
             self._show()
         return 0
@@ -149,11 +162,21 @@ class Filling:
         print(", ".join(f"{count} {status}" for status, count in sorted(found.items())), flush=True)
         bad = {request: made for request, made in ends.items() if made and made.status not in REUSABLE}
         for request, made in bad.items():
-            print(f"  {made.status}: {request.label}: {made.reason} (log: {made.log})", file=sys.stderr)
+            log = f" (log: {made.log})" if Path(made.log).is_file() else ""  # in this process it was printed
+            print(f"  {made.status}: {request.label}: {made.reason}{log}", file=sys.stderr)
+            print(f"    alone: {self._alone(request)}", file=sys.stderr)
         if not bad and all(ends.values()):
             return 0
         codes = {made.code if made else 0 for made in ends.values()}
+        if RESOURCES in codes:  # the others would meet the same disk
+            return RESOURCES
         return max(codes) if len(codes) == 1 else 1
+
+    def _alone(self, request: Request) -> str:
+        """The command that makes one run by itself, where all can be seen."""
+        folder = self.flags.get("--config-dir")
+        place = (f"paths.outputs={quoted(str(self.asked.outputs))}", *(("--config-dir", folder) if folder else ()))
+        return shlex.join(("testbed", request.verb, *request.overrides, *place))
 
 
 def _duration(seconds: float) -> str:

@@ -10,6 +10,8 @@ from rich.table import Table
 
 from testbed.index import Entry
 from testbed.launcher.grid import Grid, default_jobs
+from testbed.launcher.stages import stages
+from testbed.launcher.task import Task
 from testbed.plan import Request
 from testbed.rules import seeds_to_decide
 
@@ -28,15 +30,26 @@ def forecast(asked: Grid, open_: Sequence[Request], known: Mapping[str, Entry]) 
         ready = sum(request.key not in todo for request in requests)
         table.add_row(world, attack, "-" if rate is None else f"{rate:g}", method, seeds, f"{ready} of {len(requests)}")
     Console(width=None if Console().is_terminal else 130, highlight=False).print(table)
-    jobs = asked.options.jobs or default_jobs()
     print(f"{len(asked.plan.requests)} runs in {len(cells)} cells; {len(asked.plan.requests) - len(open_)} are done already")
     suite = asked.whole.suite
     print(f"seeds: {seeds_to_decide(suite, asked.whole.requests)}")
     made = [(request, known[request.key]) for request in asked.plan.requests if request.key in known]
     seconds = _sum(open_, made, lambda entry: entry.seconds, suite.seconds)
     size = _sum(open_, made, lambda entry: entry.size / 1e6, suite.megabytes)
-    print(f"time: {_told(None if seconds is None else seconds / jobs / 3600, 'hours')} with jobs={jobs}")
+    jobs = 1 if asked.options.on_cluster else default_jobs(asked.options)
+    how = "one after the other" if asked.options.on_cluster else f"with jobs={jobs}"
+    print(f"time: {_told(None if seconds is None else seconds / jobs / 3600, 'hours')} {how}")
+    if asked.options.on_cluster:
+        print(f"jobs: {_stages(asked, open_)}")
     print(f"disk: {_told(size, 'MB')}")
+
+
+def _stages(asked: Grid, open_: Sequence[Request]) -> str:
+    """The arrays of jobs that would be submitted: '2, then 4, then 30'."""
+    tasks = [Task(request, str(asked.outputs), asked.group, "") for request in open_]
+    found = stages(tasks, asked.whole.after(), asked.options.cluster.runs_per_job)
+    told = [f"{len(stage.jobs)}{' after those before' if stage.after else ''}" for stage in found]
+    return f"{', '.join(told) or 'none'}; {asked.options.cluster.runs_per_job} runs in each at most"
 
 
 def _sum(

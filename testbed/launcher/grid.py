@@ -10,12 +10,17 @@ from typing import Any, Literal, NamedTuple, Self, TypeVar
 import pydantic
 import yaml
 
+from testbed.launcher.cluster import Cluster
 from testbed.launcher.search import SearchPath
 from testbed.plan import UNSEEN, Choice, Plan, begins, key_of, planned
-from testbed.suite import Suite, read_suite
+from testbed.suite import MOST_SEEDS, Suite, read_suite
 from testbed.words import Refused, nearest
 
 Told = TypeVar("Told", bound=pydantic.BaseModel)
+
+
+UNLIMITED = 1_000_000
+"""Jobs at a time, where only the cluster itself sets a limit."""
 
 
 class Axes(pydantic.BaseModel):
@@ -35,8 +40,10 @@ class Axes(pydantic.BaseModel):
         if not isinstance(given, str):
             return given
         values = tuple(part.strip() for part in given.strip().removeprefix("[").removesuffix("]").split(",") if part.strip())
-        counted = info.field_name == "seeds" and len(values) == 1 and not given.startswith("[") and values[0].isdecimal()
-        return tuple(range(int(values[0]))) if counted else values
+        number = info.field_name == "seeds" and len(values) == 1 and not given.startswith("[") and values[0].isdecimal()
+        if number and int(values[0][:20]) > MOST_SEEDS:
+            raise ValueError(f"at most {MOST_SEEDS} seeds")
+        return tuple(range(int(values[0]))) if number else values
 
     @pydantic.model_validator(mode="after")
     def _some_seeds(self) -> Self:
@@ -50,7 +57,8 @@ class Options(Axes):
 
     detector: tuple[str, ...] | None = None
     shard: str = pydantic.Field("1/1", pattern=r"^[1-9][0-9]{0,5}/[1-9][0-9]{0,5}$")
-    launcher: Literal["processes", "basic"] = "processes"
+    launcher: Literal["processes", "basic", "submitit_slurm"] = "processes"
+    cluster: Cluster = pydantic.Field(default_factory=Cluster)
     jobs: int | None = pydantic.Field(None, ge=1)
     threads: int = pydantic.Field(1, ge=1)
     timeout: float | None = pydantic.Field(None, gt=0)
@@ -61,7 +69,14 @@ class Options(Axes):
         part, parts = self.parts
         if part > parts:
             raise ValueError(f"shard={self.shard}: the first number is at most the second")
+        if self.cluster.cpus is not None and self.cluster.cpus < self.threads:
+            raise ValueError(f"cluster.cpus={self.cluster.cpus}: fewer than threads={self.threads} of one run; ask for more")
         return self
+
+    @property
+    def on_cluster(self) -> bool:
+        """Whether runs are made elsewhere, so that this machine sets no limit to how many at a time."""
+        return self.launcher == "submitit_slurm"
 
     @property
     def parts(self) -> tuple[int, int]:
@@ -107,8 +122,14 @@ def grid(words: Sequence[str], search: SearchPath) -> Grid:
     return Grid(whole, whole.shard(*options.parts), options, place, logging)
 
 
-def default_jobs() -> int:
-    """Runs at a time: one where there is a GPU for them to share, or else one for each processor that this process may use."""
+def default_jobs(options: Options) -> int:
+    """Runs at a time: as many as are asked for.
+
+    Or else one where there is a GPU for them to share, or one for each processor that this process may use; a cluster is asked
+    for all at once.
+    """
+    if options.jobs or options.on_cluster:
+        return options.jobs or UNLIMITED
     if Path("/dev/nvidiactl").exists() and os.environ.get("CUDA_VISIBLE_DEVICES", "all") not in ("", "-1"):
         return 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -123,11 +144,26 @@ def _divided(words: Sequence[str], search: SearchPath) -> tuple[dict[str, Any], 
         name, equals, value = word.partition("=")
         if not equals:
             raise Refused(f"{word}: this is not key=value; see testbed benchmark --help")
-        if name in Options.model_fields:
+        if name.startswith("cluster."):
+            _set(told, name, None if value == "null" else value)
+        elif name in Options.model_fields:
             told[name] = None if value == "null" else value
         else:
             rest.append(word)
+    if told["launcher"] != "submitit_slurm" and (idle := [word for word in words if word.startswith("cluster.")]):
+        raise Refused(f"{idle[0]}: launcher={told['launcher']} asks no cluster for anything; say launcher=submitit_slurm")
     return told, rest
+
+
+def _set(told: dict[str, Any], name: str, value: str | None) -> None:
+    """What a dotted name says, where nested settings have it; null takes back what was said before."""
+    *path, last = name.split(".")
+    for part in path:
+        told[part] = dict(told.get(part) or {}) if isinstance(told.get(part) or {}, dict) else {}
+        told = told[part]
+    told.pop(last, None)
+    if value is not None:
+        told[last] = value
 
 
 def validated(model: type[Told], told: Mapping[str, Any]) -> Told:
@@ -140,12 +176,35 @@ def validated(model: type[Told], told: Mapping[str, Any]) -> Told:
         return model(**told)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"][:1])
+        place, value = _place(told, first["loc"])
         if first["type"] == "missing":
             raise Refused(f"{place}: must be given; say {place}=NAME (testbed list {place})") from error
+        if first["type"] == "extra_forbidden":
+            *above, last = place.split(".")
+            raise Refused(f"{place}: there is no such key; {nearest(last, _keys(model, above))}") from error
         said = first["msg"].removeprefix("Value error, ")
-        shown = f"{place}={told[place]}: " if place else ""
+        shown = f"{place}: " if isinstance(value, Mapping) else f"{place}={value}: " if place else ""
         raise Refused(f"{shown}{said[0].lower() + said[1:]}") from error
+
+
+def _keys(model: type[pydantic.BaseModel], path: Sequence[str]) -> list[str]:
+    """The settings that a model has below this path."""
+    fields = model.model_fields
+    for part in path:
+        fields = getattr(fields[part].annotation, "model_fields", {})
+    return list(fields)
+
+
+def _place(told: Mapping[str, Any], where: Sequence[int | str]) -> tuple[str, Any]:
+    """The key that an error is about, as it is said on the command line, and the value that it has."""
+    value: Any = told
+    names: list[str] = []
+    for part in where:
+        if not isinstance(value, Mapping):
+            break
+        value = value.get(str(part))
+        names.append(str(part))
+    return ".".join(names), value
 
 
 def _choice(suite: Suite, options: Options, rest: Sequence[str], search: SearchPath) -> Choice:

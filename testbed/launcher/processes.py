@@ -12,19 +12,24 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from multiprocessing import forkserver, resource_tracker
+from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from typing import Any
 
 from pebble import ProcessExpired, concurrent
 
 from testbed.index import Entry, write
-from testbed.launcher.bounds import LAST, terminable
+from testbed.launcher.interruption import end_below, stop_if_asked, terminable
 from testbed.launcher.task import Task
 from testbed.launcher.turns import AGAIN, Queue, finished
 
 GRACE = 20.0
 """Seconds between the time limit that a run can record itself and the one that ends its process."""
+PATIENCE = 7.0
+"""Seconds that all workers together have to record their runs as interrupted: less than their driver has to end in order."""
+DEAF = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 PRELOADED = [
     *("testbed.launcher.work", "testbed.pipeline.train", "testbed.pipeline.detect", "testbed.pipeline.degrade"),
     *("testbed.training", "testbed.telling", "torchvision", "sklearn.datasets"),
@@ -40,7 +45,7 @@ def processes(
     A worker that is killed, or that outlives its time limit, costs its own run alone.
     """
     queue, running = Queue(list(tasks), after), dict[Future[Entry], Task]()
-    with ending(running):
+    with ending():
         context = prepared(tasks[0].threads)
         while queue.waiting or running:
             while len(running) < jobs and (task := queue.next(list(running.values()))) is not None:
@@ -53,6 +58,7 @@ def processes(
             for future in wait(running, timeout=AGAIN if queue.held else None, return_when=FIRST_COMPLETED).done:
                 task = running.pop(future)
                 said(task, _ended(task, future))
+            stop_if_asked()
 
 
 def _work(task: Task) -> Entry:
@@ -80,6 +86,8 @@ def _ended(task: Task, future: Future[Entry]) -> Entry:
         made = Entry("killed", _how(end.exitcode or 0), log=str(task.log), code=1)
     except Exception as error:  # of testbed's own, around the run: this run's fault, not the others'
         made = Entry("failed", f"{type(error).__name__}: {error}", log=str(task.log), code=1)
+    if (other := finished(task)) is not None:  # its process only waited for another driver's, which has made it
+        return other
     write(Path(task.outputs), task.request.key, made)
     return made
 
@@ -92,31 +100,58 @@ def _how(code: int) -> str:
 
 
 def prepared(threads: int) -> Any:
-    """The way in which workers are started, each with so many threads."""
+    """The way in which workers are started, each with so many threads; what they are forked from is there afterwards."""
     context: Any = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     # A worker that was killed could not give back what joblib opened at import; that is no news for whoever reads the runs.
     os.environ.setdefault("PYTHONWARNINGS", "ignore::UserWarning:multiprocessing.resource_tracker")
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # to look for a GPU must not start it before the fork
+    _start_server()
     return context
 
 
-@contextmanager
-def ending(running: Mapping[Future[Entry], Task]) -> Iterator[None]:
-    """When this process is interrupted inside, the workers are told to end, which a run records, and then made to.
+def _start_server() -> None:
+    """Start what forks the workers, deaf to what a terminal or a scheduler sends to all processes of a command at once.
 
-    One that was being started just then is in no future yet, and would keep this process from ending.
+    The driver hears it and passes it on. A server that was still importing, or a worker as it begins, would end with a trace.
     """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, DEAF)
+    try:
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, DEAF)  # again: that made Ctrl-C heard
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def ending() -> Iterator[None]:
+    """When this process is interrupted inside, the workers are told to end, which a run records, and then made to."""
     try:
         with terminable():
             yield
     except BaseException:
-        for future in running:
-            future.cancel()
-        for end in (None, "terminate", "kill"):
-            for worker in multiprocessing.active_children():
-                if end:
-                    getattr(worker, end)()
-                worker.join(LAST)
+        workers = multiprocessing.active_children()
+        for worker in workers:
+            worker.terminate()
+        until, left = time.monotonic() + PATIENCE, {worker.sentinel: worker for worker in workers}
+        while left and (seconds := until - time.monotonic()) > 0:
+            for sentinel in wait_for(list(left), seconds):
+                del left[sentinel]  # type: ignore[arg-type]
+        _end_server()
         raise
+
+
+def _end_server() -> None:
+    """End what workers are forked from, and what is left below it: workers that did not end, or were only just being started.
+
+    It would end by itself, but not while it is still importing.
+    """
+    server = getattr(forkserver._forkserver, "_forkserver_pid", None)
+    if server is None:
+        return
+    with suppress(ProcessLookupError):  # somebody ended it
+        os.kill(server, signal.SIGSTOP)  # or it would go on forking
+        end_below(server)
+        os.kill(server, signal.SIGKILL)
