@@ -56,7 +56,7 @@ class Splits:
     """A data set cut into its parts; nothing is ever tuned on `test`; `exams` are named extra test sets.
 
     `reserve` is the defender's declared clean budget and `reserve_source` says where it was taken from. `pools` are further
-    rows of chat data: 'pretraining', 'alignment', 'benign', 'shots' (the attacker's own), 'new_task'.
+    rows of chat data: 'pretraining', 'alignment', 'benign', 'shots' (the attacker's own), 'new_task'. `left_out` rows were bad.
     """
 
     name: str
@@ -68,6 +68,7 @@ class Splits:
     reserve_source: str
     exams: Mapping[str, Examples] = field(default_factory=dict)
     pools: Mapping[str, Examples] = field(default_factory=dict)
+    left_out: int = 0
 
 
 class Fit(Protocol):
@@ -207,14 +208,14 @@ class Detector(Described, ABC):
 
 
 class Inspection(NamedTuple):
-    """What a model detector found: `scores` float (classes,) or (1,), higher is more suspicious.
-
-    `flagged` are the classes that the paper's own rule calls targets; `triggers` are what was reconstructed, one a class.
-    """
+    """What a model detector found: `scores` float (classes,) or (1,), higher is more suspicious; `flagged` are the classes that
+    the paper's own rule calls targets; `triggers` are what was reconstructed, one a class; `absolute` are the scores before
+    classes were compared within the model, where they were, so that a class can be compared with itself in clean models."""
 
     scores: Tensor
     flagged: tuple[int, ...]
     triggers: Any = None
+    absolute: Tensor | None = None
 
 
 class ModelDetector(Described, ABC):

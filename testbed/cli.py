@@ -12,8 +12,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from testbed import __version__
+from testbed.launcher.bounds import staying
+from testbed.launcher.interruption import Ending
 from testbed.manual import BY_THEMSELVES, STARTS, VERBS, help_on, overview
-from testbed.words import Refused, Terminated, nearest
+from testbed.words import Refused, check_words, nearest
 
 if TYPE_CHECKING:
     from testbed.launcher.search import SearchPath
@@ -33,28 +35,38 @@ class Arguments:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Obey a command line: the exit code (0 done, 1 some runs failed, 2 bad input, 3 refused, 4 resources, 130 interrupted)."""
+    """Obey a command line, and tell its exit code.
+
+    0 done, 1 some runs failed, 2 bad input, 3 refused for safety, 4 resources, 130 ended by Ctrl-C, 143 by SIGTERM, SIGHUP or
+    SIGUSR1.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     # Threads that wait by spinning make small models ten times slower where others use the machine too.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    with Ending(leaving=argv is None) as ending, staying():
+        ending.code = _answered(words)
+    return ending.code
+
+
+def _answered(words: list[str]) -> int:
+    """The exit code, and a line for what went wrong; an interruption is left to whoever asked."""
     try:
+        check_words(words)
         return _obey(words)
     except Refused as refusal:
         print(f"error: {refusal}", file=sys.stderr)
         return refusal.code
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to resume", file=sys.stderr)
-        return 130
-    except Terminated:
-        return 143
     except BrokenPipeError:  # | head had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit does not fail
         return 1
-    except Exception as error:  # a fault of testbed's own: still one line, and the trace for whoever asks
+    except (Exception, SystemExit) as error:  # a fault of testbed's own: still one line, and the trace for whoever asks
         if "--debug" in words:
             traceback.print_exc()
-        print(f"error: {type(error).__name__}: {' '.join(str(error).split())} (--debug shows the trace)", file=sys.stderr)
-        return 1
+        from testbed.launcher.job import explained
+
+        said, code = explained(error)  # 4 where a disk is full
+        print(f"error: {said}", file=sys.stderr)
+        return code
 
 
 def _obey(words: list[str]) -> int:
@@ -123,6 +135,10 @@ def _verb(given: Arguments) -> int:
         from testbed.launcher.everything import suited
 
         given.overrides = suited(given.overrides)
+    if given.verb == "audit":
+        from testbed.launcher.suspicion import examined
+
+        given.overrides = examined(given.overrides, search)
     if "--cfg" in given.flags:
         return _shown(given, search)
     with _importable(os.getcwd()):

@@ -6,6 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+SHOWN = 300
+"""Letters of a value that an error shows."""
+
+
+def shortened(value: str, most: int = SHOWN) -> str:
+    """A text, or its beginning and how long it is."""
+    return value if len(value) <= most else f"{value[:most]}... ({len(value)} letters)"
+
 
 class Unsupported(Exception):
     """'needs a convolutional model': a method that does not apply is recorded as skipped, never a crash."""
@@ -32,7 +40,7 @@ class Invalid(ValueError):
         return ".".join(part for part in (self.component, self.parameter) if part)
 
     def __str__(self) -> str:
-        shown = "" if self.value is None else f"={self.value}"
+        shown = "" if self.value is None else f"={shortened(str(self.value))}"
         advice = f"; {self.advice}" if self.advice else ""
         return f"{self.key}{shown}: {self.limit}{advice}"
 

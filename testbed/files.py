@@ -6,6 +6,8 @@ is brought to the disk: never through TMPDIR, for a rename between file systems 
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import hashlib
 import json
 import os
@@ -14,7 +16,7 @@ import socket
 import stat
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,28 +37,46 @@ def write_whole(place: Path, content: str | bytes, *, mode: int = 0o644, durable
     `durable` waits for the disk; what can be made again at no cost does without.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
-    new = place.with_name(f".{place.name[:100]}~{socket.gethostname()}~{os.getpid()}~{uuid.uuid4().hex[:8]}")
+    new = beside(place)
     try:
-        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as stream:
+        with naming(new), open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as stream:
             stream.write(content.encode("utf-8") if isinstance(content, str) else content)
             if durable:
                 stream.flush()
                 os.fsync(stream.fileno())
         new.replace(place)
     except BaseException:
-        new.unlink(missing_ok=True)
+        with suppress(OSError):  # a disk that takes nothing keeps it: swept later, and the first error is told
+            new.unlink(missing_ok=True)
         raise
     if durable:
         to_disk(place.parent)
+
+
+def beside(place: Path) -> Path:
+    """A new name in the same folder, by which `sweep` knows who wrote there."""
+    return place.with_name(f".{place.name[:100]}~{socket.gethostname()}~{os.getpid()}~{uuid.uuid4().hex[:8]}")
 
 
 def to_disk(place: Path) -> None:
     """Wait until a file, or the names in a folder, are on the disk."""
     handle = os.open(place, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        with naming(place):
+            os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextmanager
+def naming(place: Path) -> Iterator[None]:
+    """An error of the disk inside names this place, where the kernel names none (a write) or a part."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and not (error.filename and os.path.isabs(str(error.filename))):
+            error.filename = str(place)
+        raise
 
 
 @contextmanager
@@ -71,22 +91,26 @@ def committed(final: Path) -> Iterator[Path]:
     temporary.mkdir()
     replaced = temporary.with_name(f"{temporary.name}{REPLACED}")
     try:
-        yield temporary
-        _write_digests(temporary)
-        _all_to_disk(temporary)
-        if final.exists():
+        with naming(temporary):
+            yield temporary
+            _write_digests(temporary)
+            _all_to_disk(temporary)
+        if final.exists() and not _exchanged(temporary, final):
             final.rename(replaced)
-        try:
-            temporary.rename(final)
-        except BaseException:
-            restore(final, keep=temporary)
-            raise
+        if not final.exists():
+            try:
+                temporary.rename(final)
+            except BaseException:
+                restore(final, keep=temporary)
+                raise
     except BaseException:
-        shutil.rmtree(temporary)
+        shutil.rmtree(temporary, ignore_errors=True)  # what a disk does not let go is swept later; the first error is told
         raise
     to_disk(final.parent)
-    if replaced.exists():
-        shutil.rmtree(replaced)
+    for old in (temporary, replaced):
+        if old.exists():
+            with naming(old):
+                shutil.rmtree(old)
 
 
 def restore(final: Path, keep: Path | None = None) -> None:
@@ -187,6 +211,20 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """The value in a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Whether two folders have changed places in one step; not every file system and system can."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    here, exchange = -100, 2  # paths as they are; RENAME_EXCHANGE
+    if rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+        return False
+    raise OSError(code, os.strerror(code), str(other))
 
 
 def _write_digests(folder: Path) -> None:

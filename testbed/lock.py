@@ -16,12 +16,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any, Literal
 
 from filelock import BaseFileLock, FileLock, SoftFileLease
 
-from testbed.files import write_whole
+from testbed.files import beside, write_whole
 from testbed.words import Refused
 
 Kind = Literal["kernel", "lease"]
@@ -52,8 +51,8 @@ def lock(final: Path, say: Callable[[str], None] = say) -> Iterator[None]:
     except TimeoutError:
         say(f"waiting for {holder(final)}, which is making {final.name}")
         held.acquire()
-    _sign(place)
-    try:
+    try:  # from here on: whoever cannot even sign must not keep it
+        _sign(place)
         yield
     finally:
         held.release()
@@ -69,9 +68,9 @@ def attempted(final: Path, *, sign: bool = True) -> Iterator[bool]:
     except TimeoutError:
         yield False
         return
-    if sign:
-        _sign(place)
     try:
+        if sign:
+            _sign(place)
         yield True
     finally:
         held.release()
@@ -97,7 +96,15 @@ def kind_of(folder: Path) -> Kind:
 def _tried(folder: Path, device: int) -> Kind:
     if any(option in LOCAL for option in mount_options(folder)):
         return "lease"
-    with NamedTemporaryFile(dir=folder, prefix=".lock-") as first, open(first.name, "rb") as second:
+    place = beside(folder / "lock")
+    try:
+        return _excludes(place)
+    finally:
+        place.unlink(missing_ok=True)
+
+
+def _excludes(place: Path) -> Kind:
+    with place.open("xb") as first, place.open("rb") as second:
         try:
             fcntl.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:  # there are none here
@@ -150,7 +157,7 @@ def _agreed(folder: Path) -> Kind:
     known = there.read_text(encoding="utf-8") if there.is_file() else ""
     own = kind_of(folder)
     if not known:
-        first = folder / f".kind.{os.getpid()}"
+        first = beside(there)
         first.write_text(own, encoding="utf-8")
         try:
             os.link(first, there)

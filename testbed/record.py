@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import platform
 import resource
 import subprocess
@@ -23,6 +24,7 @@ from testbed.files import Damaged, committed, digests, leftovers, read_json, res
 from testbed.index import REUSABLE
 from testbed.lock import FOLDER as LOCKS
 from testbed.lock import attempted, lock
+from testbed.shortage import out_of_memory, told
 from testbed.source import current_source
 from testbed.words import Faulty, Refused, Terminated, TimedOut
 
@@ -34,6 +36,8 @@ REQUIRED = ("verb", "name", "key", "settings", "cell", "contents", "sources", "n
 """What of `run.json` a reader relies on. `made_at` is a time in UTC, ISO 8601, so that times compare as texts do."""
 
 DAMAGED = "damaged"
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
+"""Errors of a disk that is full, read-only or failing."""
 
 LIBRARIES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "wandb", "scikit-learn", "numpy", "safetensors")
 EXTRAS = ("transformers", "peft", "tokenizers")
@@ -144,7 +148,7 @@ def recorded(
             say(f"its record is {why}, so that it is run again: {final.name}")
         with committed(final) as folder:
             workspace = Workspace(folder)
-            outcome, interruption = _outcome(work, workspace)
+            outcome, interruption = _outcome(work, workspace, origin)
             write_json(folder / "result.json", {"schema": SCHEMA, **vars(outcome)})
             write_json(folder / "run.json", {**provenance(identity, origin), **_spent(workspace)})
             (folder / "config.yaml").write_text(yaml.safe_dump(dict(origin.config), sort_keys=False, allow_unicode=True))
@@ -153,7 +157,9 @@ def recorded(
     return final
 
 
-def _outcome(work: Callable[[Workspace], Outcome], workspace: Workspace) -> tuple[Outcome, BaseException | None]:
+def _outcome(
+    work: Callable[[Workspace], Outcome], workspace: Workspace, origin: Origin
+) -> tuple[Outcome, BaseException | None]:
     """How it went, and the interruption to pass on once that is recorded."""
     try:
         return work(workspace), None
@@ -169,7 +175,11 @@ def _outcome(work: Callable[[Workspace], Outcome], workspace: Workspace) -> tupl
     except (KeyboardInterrupt, Terminated) as interruption:
         return Outcome("interrupted", str(interruption) or "Ctrl-C"), interruption
     except (Exception, SystemExit) as error:  # one method's fault must not end the others' runs: recorded with its trace
+        if isinstance(error, OSError) and error.errno in DISK:
+            raise  # the machine's fault, and no outcome of this run
         (workspace.folder / "error.txt").write_text(traceback.format_exc())
+        if out_of_memory(error):
+            return Outcome("failed", told(error, origin.config)), None
         return Outcome("failed", str(error) if isinstance(error, Faulty) else f"{type(error).__name__}: {error}"), None
 
 

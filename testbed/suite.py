@@ -8,9 +8,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pydantic
-import yaml
 
+from testbed import plain_yaml
 from testbed.words import Refused
+
+MOST_SEEDS = 10_000
+
+
+def from_zero(seeds: int) -> tuple[int, ...]:
+    """So many seeds from 0 on, and one more than may be where there are more: nobody's memory is filled with their numbers."""
+    return tuple(range(min(seeds, MOST_SEEDS + 1)))
 
 
 class Part(pydantic.BaseModel):
@@ -40,7 +47,7 @@ class Suite(pydantic.BaseModel):
     name: str
     verb: Literal["train", "detect", "degrade"]
     clean_budget: str
-    seeds: tuple[int, ...]
+    seeds: tuple[int, ...] = pydantic.Field(max_length=MOST_SEEDS)
     worlds: dict[str, Part]
     attacks: dict[str, Part]
     methods: dict[str, Part]
@@ -58,7 +65,7 @@ class Suite(pydantic.BaseModel):
     @pydantic.field_validator("seeds", mode="before")
     @classmethod
     def _counted_from_zero(cls, given: Any) -> Any:
-        return tuple(range(given)) if isinstance(given, int) else given
+        return from_zero(given) if isinstance(given, int) else given
 
     @pydantic.model_validator(mode="after")
     def _whole(self) -> Suite:
@@ -99,9 +106,9 @@ def read_suite(path: Path) -> Suite:
         Refused: it is none; the message names the key and what is wrong with it.
     """
     try:
-        told = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        told = plain_yaml.read(path) or {}
         return Suite(name=path.stem, **told)
-    except (yaml.YAMLError, TypeError) as error:
+    except (OSError, plain_yaml.Unread, TypeError) as error:
         raise Refused(f"{path}: no suite can be read there ({' '.join(str(error).split())})") from error
     except pydantic.ValidationError as error:
         first = error.errors()[0]

@@ -9,14 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import ascii_lowercase
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from testbed.statistics import Interval
+if TYPE_CHECKING:
+    from testbed.statistics import Interval
 
 PREFIXES = {"": "victim", "undefended_": "undefended", "clean_twin_": "clean twin"}
 SHORT = {

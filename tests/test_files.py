@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from testbed import files
 from testbed.files import DIGESTS, Damaged, committed, digests, leftovers, restore, sweep, verify, write_whole
 
 CALLS = ("open", "write", "fsync", "replace", "rename", "mkdir")
@@ -149,3 +150,25 @@ files.write_whole(Path({str(tmp_path)!r}) / "told.json", "new")
         place.write_text(json.dumps({}))
     sweep(tmp_path)
     assert set(tmp_path.iterdir()) == {mine, other}
+
+
+@pytest.mark.parametrize("can", [True, False])
+def test_an_old_folder_gives_way_to_the_new_one(can: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not can:
+        monkeypatch.setattr(files, "_exchanged", lambda one, other: False)
+    final = tmp_path / "run"
+    for content in ("old", "new"):
+        with committed(final) as folder:
+            (folder / "result.json").write_text(content)
+        verify(final)
+        assert (final / "result.json").read_text() == content and [place.name for place in tmp_path.iterdir()] == ["run"]
+
+
+def test_places_are_changed_in_one_step(tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+    assert files._exchanged(tmp_path / "one", tmp_path / "other")
+    assert (tmp_path / "one" / "other").exists() and (tmp_path / "other" / "one").exists()
+    with pytest.raises(FileNotFoundError, match="missing"):
+        files._exchanged(tmp_path / "one", tmp_path / "missing")

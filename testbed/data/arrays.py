@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +15,11 @@ from torch import Tensor
 from testbed.api import Invalid, Splits
 from testbed.data.memory import MemoryExamples
 from testbed.data.splits import divide, image_task, integer_labels, one_line
+from testbed.words import Refused
 
 CHANNELS = (1, 3)
+LARGE, MOST_TIMES = 100_000_000, 200
+"""Bytes from which an array is asked how far it was packed, and how far images are: drawn icons 20 times, zeros 1,000 times."""
 
 
 def arrays(
@@ -37,6 +41,7 @@ def arrays(
 
     Raises:
         Invalid: a file is not there, holds pickled objects, or holds images or labels of another kind.
+        Refused: its arrays do not fit into memory.
     """
     train_rows, test_rows = read_arrays(train, "train"), read_arrays(test, "test")
     shape = tuple(train_rows.inputs.shape[1:])
@@ -89,13 +94,27 @@ def read_archive(path: str | Path, parameter: str) -> tuple[np.ndarray, np.ndarr
         raise Invalid(parameter, path, "there is no such file", "give the path of an .npz file")
     try:
         with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            _check_unpacked(archive.zip, path, parameter)
             return archive["images"], archive["labels"]
+    except Invalid:
+        raise
+    except MemoryError as error:
+        said = f"data.{parameter}={path}: its arrays do not fit into memory ({one_line(error)})"
+        raise Refused(f"{said}; give fewer or smaller images", 4) from error
     except KeyError as error:
         raise Invalid(parameter, path, "the file needs the arrays `images` and `labels`", "name them so") from error
     except Exception as error:
         # Damage shows as an error of the archive, of its compression or of NumPy: there is no common type.
         limit = f"cannot be read as an .npz file without pickled objects: {one_line(error)}"
         raise Invalid(parameter, path, limit, "write it with numpy.savez") from error
+
+
+def _check_unpacked(archive: zipfile.ZipFile, path: str | Path, parameter: str) -> None:
+    """Raises `Invalid` where a small file unpacks to more than images of any kind do: it was made to fill the memory."""
+    for entry in archive.infolist():
+        if entry.file_size > LARGE and entry.file_size > MOST_TIMES * entry.compress_size:
+            limit = f"{entry.filename} unpacks from {entry.compress_size:,} to {entry.file_size:,} bytes"
+            raise Invalid(parameter, path, f"{limit}, more than {MOST_TIMES} times as many", "write it with numpy.savez")
 
 
 def channels_first(images: Any, path: str | Path, parameter: str) -> Tensor:

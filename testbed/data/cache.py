@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from testbed.words import Refused
 
 
 def digest_of(*parts: str | bytes) -> str:
@@ -48,13 +51,28 @@ def load_tensors(path: Path) -> dict[str, Tensor] | None:
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Write the tensors with their digest, by rename: other processes see the whole file or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with replaced(path) as temporary:
+        save_file(tensors, temporary, metadata={"sha256": tensors_digest(tensors)})
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """A file of another name beside `path`, which takes its place where all went well.
+
+    Raises:
+        Refused: it cannot be written there.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        save_file(tensors, temporary, metadata={"sha256": tensors_digest(tensors)})
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
         os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        why = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise Refused(f"data.cache={path.parent}: cannot be written ({why}); say data.cache=DIR", 4) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # its folder may be no folder
+            temporary.unlink(missing_ok=True)
 
 
 def cached_tensors(cache: str | Path, name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -93,7 +111,7 @@ def read_memo(path: Path) -> dict[str, list]:
     """The memo {name: [size, modification time in ns, SHA-256]}; empty where there is none that can be read."""
     try:
         memo = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
         # Only time is lost: what is not in the memo is read and hashed again.
         return {}
     return memo if isinstance(memo, dict) else {}
@@ -101,7 +119,5 @@ def read_memo(path: Path) -> dict[str, list]:
 
 def write_memo(path: Path, memo: dict[str, list]) -> None:
     """Write the memo by rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(memo), encoding="utf-8")
-    os.replace(temporary, path)
+    with replaced(path) as temporary:
+        temporary.write_text(json.dumps(memo), encoding="utf-8")

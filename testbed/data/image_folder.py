@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from testbed.api import Invalid, Splits
 from testbed.data.cache import cached_tensors
-from testbed.data.folder import EXTENSIONS, FolderExamples, rows_digest
+from testbed.data.folder import EXTENSIONS, LARGEST_PIXELS, FolderExamples, rows_digest
 from testbed.data.memory import MemoryExamples
+from testbed.data.soundness import sound
 from testbed.data.splits import divide, image_task
+from testbed.words import Refused
+
+MOST_WORKERS = 128
 
 
 def image_folder(
@@ -27,6 +33,7 @@ def image_folder(
     channels: int = 3,
     in_memory: bool = True,
     workers: int = 0,
+    on_bad: Literal["fail", "skip"] = "fail",
     mean: Sequence[float] = (0.5,),
     std: Sequence[float] = (0.25,),
     augmentation: str = "none",
@@ -37,12 +44,14 @@ def image_folder(
     """Images `root/train/<class>/*` and `root/test/<class>/*`, as uint8 (N, channels, size, size).
 
     In memory they are decoded once and kept in `cache` under the digest of the files; otherwise they are decoded each
-    time, by `workers` processes. Classes are numbered in the order of their sorted names. Names that begin with a dot
+    time, by `workers` processes, and once before that, to find those that cannot be. `on_bad` 'skip' leaves these out, and
+    counts them in `left_out`. Classes are numbered in the order of their sorted names. Names that begin with a dot
     and files that are not images by their ending are passed over.
 
     Raises:
-        Invalid: a folder is not there or empty, the parts differ in their classes, a link leads out of `root`, or an
-            image cannot be used (in memory: found at once; otherwise: when it is read).
+        Invalid: a folder is not there or empty, the parts differ in their classes, a link leads out of `root` or nowhere, or
+            an image cannot be used.
+        Refused: the images do not fit into memory, or the cache cannot be written.
     """
     check_reading(size, channels, in_memory=in_memory, workers=workers)
     base = Path(root)
@@ -57,8 +66,12 @@ def image_folder(
         listed(base, part, classes, shape=(channels, size, size), workers=workers, cache=Path(cache))
         for part in ("train", "test")
     ]
+    left_out = 0
+    if on_bad == "skip" or not in_memory:
+        looked = [sound(part, Path(cache), on_bad=on_bad) for part in files]
+        files, left_out = [part for part, _ in looked], sum(count for _, count in looked)
     train, test = (decoded(part, Path(cache)) if in_memory else part for part in files)
-    return divide(
+    splits = divide(
         name,
         task,
         train,
@@ -67,17 +80,22 @@ def image_folder(
         reserve_per_class=reserve_per_class,
         reserve_source=reserve_source,
     )
+    return replace(splits, left_out=left_out)
 
 
 def check_reading(size: int, channels: int, *, in_memory: bool, workers: int) -> None:
     """Refuse sizes that no image can have, and a number of processes that does not fit the way of reading."""
     if size < 1:
         raise Invalid("size", size, "images are at least 1 pixel wide", "give their side in pixels, such as 32")
+    if size * size > LARGEST_PIXELS:
+        raise Invalid("size", size, f"images have at most {LARGEST_PIXELS // 1_000_000} megapixels", "give a smaller side")
     if channels not in (1, 3):
         raise Invalid("channels", channels, "images are grey (1) or RGB (3)", "choose one of them")
     if workers < (0 if in_memory else 1):
         # The rest of the testbed reads into memory whatever asks for no process.
         raise Invalid("workers", workers, "images that stay on disk are read by 1 process or more", "say data.workers=2")
+    if workers > MOST_WORKERS:
+        raise Invalid("workers", workers, f"at most {MOST_WORKERS} processes read", "as many as there are processors will do")
 
 
 def class_names(root: Path, part: str) -> tuple[str, ...]:
@@ -117,18 +135,21 @@ def image_names(root: Path, place: Path) -> list[str]:
     for entry in sorted(os.scandir(root / place), key=lambda entry: entry.name):
         if entry.name.startswith("."):
             continue
-        if entry.is_dir():
+        if Path(entry.path).is_dir():
             raise Invalid("root", entry.path, "a folder within the folder of a class", "move its images up, or take it away")
         if entry.name.lower().endswith(EXTENSIONS):
             if entry.is_symlink():
                 check_inside(root, Path(entry.path))
+            if not Path(entry.path).is_file():  # of a pipe or a device nobody knows when it ends
+                limit = "no file: a link that leads nowhere or to itself, a pipe or a device"
+                raise Invalid("root", entry.path, limit, "take it away")
             names.append((place / entry.name).as_posix())
     return names
 
 
 def check_inside(root: Path, path: Path) -> None:
     """Refuse a path whose links lead out of `root`."""
-    if not path.resolve().is_relative_to(root.resolve()):
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):  # which a link to itself does not stop
         raise Invalid("root", path, f"a link that leads out of {root}", "copy the files into it")
 
 
@@ -156,7 +177,15 @@ def decoded(examples: FolderExamples, cache: Path) -> Decoded:
     """The same examples, decoded into memory once and then read from `cache`."""
 
     def decode() -> dict[str, Tensor]:
-        return {"inputs": examples[torch.arange(len(examples))].inputs}
+        try:
+            return {"inputs": examples[torch.arange(len(examples))].inputs}
+        except Invalid as error:
+            error.advice += ", or say data.on_bad=skip"
+            raise
+        except MemoryError as error:
+            needed = len(examples) * math.prod(examples.shape) / 1e9
+            limit = f"{len(examples)} images of this size take {needed:,.1f} GB of memory, which this machine has not"
+            raise Refused(f"data.size={examples.shape[1]}: {limit}; say data.in_memory=false data.workers=2", 4) from error
 
     contents = examples.contents()
     key = rows_digest(examples.shape, contents, examples.labels)

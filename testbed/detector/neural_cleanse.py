@@ -22,6 +22,8 @@ NUMBERS_AT_ONCE = 2**20
 """Input values in one step: 341 images of 3 x 32 x 32, whose activations are kept for the gradient."""
 
 FEWEST_CLASSES = 3
+SMALLEST = 0.01
+"""Pixels: a mask below this is as good as none."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,8 @@ class NeuralCleanse(ModelDetector):
     """Inverts a patch for every class on the clean reserve; a class with an outstandingly small mask is called a target.
 
     Scores: `(median - |m_k|_1) / (1.4826 MAD)` over the classes, so that small masks score high. Flagged: scores above
-    `index_threshold`. `triggers` are `InvertedTriggers`: masks (K, 1, H, W), patterns (K, C, H, W) in 0..255 and their success
-    rates. A class that never reached `success_threshold` enters with its last mask.
+    `index_threshold`. `absolute`: `-log |m_k|_1`. `triggers` are `InvertedTriggers`: masks (K, 1, H, W), patterns (K, C, H, W)
+    in 0..255 and their success rates. A class that never reached `success_threshold` enters with its last mask.
 
     Defaults of the authors' code, except `epochs`, passes over the reserve: theirs are at most 1000, with the same early end.
 
@@ -70,7 +72,7 @@ class NeuralCleanse(ModelDetector):
         )
         scores = anomaly_index(triggers.sizes)
         flagged = tuple(torch.nonzero(scores > self.index_threshold).flatten().tolist())
-        return Inspection(scores, flagged, triggers)
+        return Inspection(scores, flagged, triggers, absolute=-triggers.sizes.double().clamp(min=SMALLEST).log())
 
     def _inversion(self) -> Inversion:
         return Inversion(

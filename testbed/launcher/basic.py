@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from testbed.index import Entry
+from testbed.launcher.interruption import stop_if_asked
 from testbed.launcher.task import Task
 from testbed.words import Terminated
 
@@ -20,6 +21,7 @@ def basic(tasks: Sequence[Task], after: Mapping[str, Sequence[str]], jobs: int, 
     for task in tasks:
         made = work(task, False)
         said(task, made)
+        stop_if_asked()
         if made.code == 130:
             raise KeyboardInterrupt
         if made.code == 143:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import sys
@@ -10,28 +11,41 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from testbed.words import Terminated, TimedOut
+from testbed.words import TimedOut
 
-LOOK = 2.0
-"""Seconds between looks at whether the driver is still there."""
 LAST = 10.0
 """Seconds that a run has to record itself as interrupted, once it is told to end."""
+LOOK = 2.0
+"""Seconds between looks at whether the driver is still there, where it is no parent."""
+
+_leave = os._exit  # what `staying` puts in its place is for methods
 
 
 def end_with(driver: int) -> None:
-    """End this process once that one is gone, killed perhaps: a run that nobody waits for must not hold up others."""
+    """End this process once that one is gone, killed perhaps: a run that nobody waits for must not hold up others.
+
+    A parent is known to be gone at once, as its end of a pipe is closed. (Linux would send a signal at the death of the parent,
+    PR_SET_PDEATHSIG, but the parent of a worker is the server that it was forked from, and macOS has no such thing.)
+    """
+    if driver == os.getpid():
+        return
+    from multiprocessing import parent_process
+
+    parent = parent_process()
 
     def watch() -> None:
-        while _lives(driver):
-            time.sleep(LOOK)
+        if parent is not None and parent.pid == driver:
+            parent.join()
+        else:
+            while _lives(driver):
+                time.sleep(LOOK)
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(LAST)
-        os._exit(143)
+        _leave(143)
 
-    if driver != os.getpid():
-        threading.Thread(target=watch, daemon=True).start()
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _lives(process: int) -> bool:
@@ -42,6 +56,28 @@ def _lives(process: int) -> bool:
     except PermissionError:  # somebody else's, so it is there
         return True
     return True
+
+
+@contextmanager
+def staying() -> Iterator[None]:
+    """Inside, a method that leaves by `os._exit` fails: it would end all runs of this process, with an exit code of its own.
+
+    A child that was forked inside still leaves as it likes; another thread takes the process with it, but claims no success.
+    """
+    home, leave = os.getpid(), os._exit
+
+    def stay(status: int) -> NoReturn:
+        if os.getpid() != home:
+            leave(status)
+        if threading.current_thread() is not threading.main_thread():
+            leave(status or 1)
+        raise SystemExit(status)
+
+    os._exit = stay
+    try:
+        yield
+    finally:
+        os._exit = leave
 
 
 @contextmanager
@@ -56,6 +92,7 @@ def logged(log: Path, redirect: bool) -> Iterator[None]:
     place = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     os.dup2(place, 1)
     os.dup2(place, 2)
+    faulthandler.enable()  # of a fault in somebody's C code the log tells where it was
     try:
         yield
     finally:
@@ -84,20 +121,3 @@ def within(seconds: float | None) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-
-
-@contextmanager
-def terminable() -> Iterator[None]:
-    """SIGTERM raises `Terminated` inside, so that the run can be recorded as interrupted; afterwards it does what it did."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(*_: Any) -> None:
-        raise Terminated("SIGTERM")
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

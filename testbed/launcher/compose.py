@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,9 +20,11 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from testbed.error import shortened
 from testbed.launcher.search import SearchPath
 from testbed.words import NAME, NAMING, Refused, nearest
 
+SEARCHED = "hydra.searchpath"
 MOVED_BY_OUTPUTS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.job.chdir")
 
 
@@ -123,10 +126,13 @@ def _options_of(given: Sequence[Override], search: SearchPath) -> list[str]:
         key = override.key_or_group
         if any(moved == key or moved.startswith(f"{key}.") for moved in MOVED_BY_OUTPUTS):
             raise Refused(f"{key}: everything is written below paths.outputs; say paths.outputs= to move it")
+        if key == SEARCHED:
+            raise Refused(f"{key}: a folder of configuration is named with --config-dir=DIR")
     groups = search.groups()
     return [_first_choice(override, search) for override in given if override.key_or_group in groups]
 
 
+@lru_cache(maxsize=4096)
 def parsed(text: str) -> Override:
     """An override by Hydra's grammar.
 
@@ -136,7 +142,9 @@ def parsed(text: str) -> Override:
     try:
         return OverridesParser.create().parse_override(text)
     except HydraException as error:
-        raise Refused(f"{text}: this is not key=value ({one_line(error)}); see testbed --help") from error
+        quoted = "put the value in quotes within quotes, \"KEY='VALUE'\"" if "token recognition" in str(error) else ""
+        advice = quoted or "see testbed --help"
+        raise Refused(f"{shortened(text)}: this is not key=value ({shortened(one_line(error))}); {advice}") from error
 
 
 def values(override: Override) -> list[Any]:

@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
+import types
 import typing
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import is_dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pydantic
-import yaml
 
-from testbed.api import Invalid, Unsupported
+from testbed.error import Invalid, Unsupported
 from testbed.launcher.compose import parsed, values
+from testbed.launcher.search import files_of, read
 from testbed.words import Faulty, Refused, nearest
 
 LIBRARY = ("torch.optim.", "torchvision.models.")
-"""What `_target_` may name besides testbed's own code and what the user named."""
+"""What of other people's code `_target_` may name: their own public classes and functions, nothing that they import."""
+OWN = (
+    *("testbed.attack.", "testbed.trigger.", "testbed.defence.", "testbed.detector.", "testbed.judge.", "testbed.model."),
+    *("testbed.data.", "testbed.fit.", "testbed.launcher.everything.", "testbed.logger."),
+)
+"""What of testbed's own: what configuration is made of, not the core, where there are functions that write files."""
+LARGEST = 2**53
+"""Up to here every whole number is a float too; no tensor, and no number of steps, is larger."""
+SCALARS = (bool, int, float, str, type(None))
 
 
 def named_by_user(overrides: Collection[str], folders: Collection[Path]) -> frozenset[str]:
@@ -30,8 +40,8 @@ def named_by_user(overrides: Collection[str], folders: Collection[Path]) -> froz
         for value in values(override) if last == "_target_" or not override.is_sweep_override() else ():
             permitted |= _targets({last: value})
     for folder in folders:
-        for path in folder.rglob("*.yaml"):
-            permitted |= _targets(yaml.safe_load(path.read_text(encoding="utf-8")))
+        for path in files_of(folder):
+            permitted |= _targets(read(path))
     return frozenset(permitted)
 
 
@@ -84,7 +94,7 @@ def locate(name: str, key: str, execution_whitelist: Collection[str]) -> Callabl
         Refused: nobody permitted it.
         Invalid: there is no such thing.
     """
-    if not (name.startswith(("testbed.", *LIBRARY)) or name in execution_whitelist):
+    if not (name.startswith((*OWN, *LIBRARY)) or name in execution_whitelist):
         raise Refused(
             f"{key}._target_={name}: not permitted; name it on the command line, or in a folder given with --config-dir", 3
         )
@@ -102,9 +112,19 @@ def locate(name: str, key: str, execution_whitelist: Collection[str]) -> Callabl
     except AttributeError as error:
         names = [known for known in vars(importlib.import_module(module)) if known[:1] != "_"]
         raise Invalid("_target_", name, f"{module} has no {attribute}", nearest(attribute, names), key) from error
-    if name.startswith("testbed.") and not target.__module__.startswith("testbed.") and name not in execution_whitelist:
-        raise Refused(f"{key}._target_={name}: not testbed's own, only imported there; name {target.__module__} itself", 3)
+    if name not in execution_whitelist:
+        _check_own(name, target, key)
     return target
+
+
+def _check_own(name: str, target: Any, key: str) -> None:
+    """Raises `Refused` for what a permitted module has only imported or keeps for itself: loaders and copiers are among it."""
+    home = next(prefix for prefix in ("testbed.", *LIBRARY) if name.startswith(prefix))
+    owner = str(getattr(target, "__module__", None) or getattr(target, "__name__", ""))
+    if not f"{owner}.".startswith(home) or not (inspect.isclass(target) or inspect.isroutine(target)):
+        raise Refused(f"{key}._target_={name}: not {home.rstrip('.')}'s own, only imported there; name {owner} itself", 3)
+    if home in LIBRARY and any(part[:1] == "_" for part in name.split(".")):
+        raise Refused(f"{key}._target_={name}: {home.rstrip('.')} keeps it for itself; name what it offers", 3)
 
 
 def checked(target: Callable[..., Any], arguments: Mapping[str, Any], key: str, *, whole: bool = True) -> dict[str, Any]:
@@ -118,6 +138,7 @@ def checked(target: Callable[..., Any], arguments: Mapping[str, Any], key: str, 
         if name not in parameters:
             raise Invalid(name, value, f"{target.__name__} takes no such argument", nearest(name, list(parameters)), key)
         found[name] = _converted(value, hints.get(name, Any), name, key)
+        _require_numbers(value, name, key, finite=getattr(target, "__module__", "").startswith(LIBRARY))
     required = [name for name, parameter in parameters.items() if parameter.default is parameter.empty]
     absent = [name for name in required if name not in found]
     if whole and absent:
@@ -129,6 +150,8 @@ def _converted(value: Any, annotation: Any, name: str, key: str) -> Any:
     if not isinstance(value, str | int | float | bool | list | dict | None) or (
         isinstance(value, list) and not _is_plain(value)
     ):
+        if _is_scalar(annotation):  # an interpolation of a whole component, such as seed=${attack}
+            raise Invalid(name, type(value).__name__, "is an object, where a plain value is read", _advice(annotation), key)
         return value
     try:
         adapter = pydantic.TypeAdapter(annotation, config=pydantic.ConfigDict(arbitrary_types_allowed=True))
@@ -145,9 +168,36 @@ def _converted(value: Any, annotation: Any, name: str, key: str) -> Any:
     return found
 
 
+def _require_numbers(value: Any, name: str, key: str, *, finite: bool) -> None:
+    """Raises `Invalid` for whole numbers that no tensor holds, and for NaN and infinities where a library would take them."""
+    for item in _numbers(value):
+        if isinstance(item, int) and abs(item) > LARGEST:
+            raise Invalid(name, value, "whole numbers lie within 2^53", "give a smaller one", key)
+        if finite and not math.isfinite(item):
+            raise Invalid(name, value, "must be a finite number", component=key)
+
+
+def _numbers(value: Any) -> Iterator[int | float]:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        yield value
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _numbers(item)
+    elif isinstance(value, dict):
+        yield from _numbers(list(value.values()))
+
+
 def _advice(annotation: Any) -> str:
     """What an annotation says beside its type, as Annotated[float, 'give a share between 0 and 1'] does."""
     return next((said for said in getattr(annotation, "__metadata__", ()) if isinstance(said, str)), "")
+
+
+def _is_scalar(annotation: Any) -> bool:
+    """Whether an annotation names numbers, texts and truth values alone."""
+    origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return _is_scalar(parts[0])
+    return all(map(_is_scalar, parts)) if origin in (typing.Union, types.UnionType) else annotation in SCALARS
 
 
 def _is_plain(value: list[Any]) -> bool:

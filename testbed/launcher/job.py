@@ -10,10 +10,11 @@ import traceback
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryFile
 from typing import Any, NamedTuple
 
-from testbed.launcher.bounds import terminable
+from testbed.launcher.interruption import RESUME, code_of, how, terminable
+from testbed.shortage import out_of_memory, told
 from testbed.words import Faulty, Refused, Terminated, TimedOut
 
 PIPELINES = {
@@ -25,8 +26,10 @@ PIPELINES = {
     "check": "testbed.pipeline.check:check",
     "sync": "testbed.pipeline.sync:sync",
     "tune": "testbed.pipeline.tune:tune",
+    "export": "testbed.pipeline.export:export",
+    "audit": "testbed.pipeline.audit:audit",
 }
-RESOURCES = (errno.EACCES, errno.ENOSPC, errno.EROFS)
+RESOURCES = (errno.EACCES, errno.ENOSPC, errno.EROFS, errno.EIO, errno.EDQUOT, errno.EFBIG)
 CODES = {"done": 0, "skipped": 0, "failed": 1, "diverged": 1, "timeout": 1, "interrupted": 130}
 
 
@@ -62,10 +65,8 @@ def ended(job: Job) -> Ended:
     try:
         with terminable():
             return _run(job)
-    except KeyboardInterrupt:
-        return _said("interrupted; run the same command again to resume", 130, "interrupted")
-    except Terminated:
-        return _said("ended by SIGTERM; run the same command again to resume", 143, "interrupted")
+    except (KeyboardInterrupt, Terminated) as end:
+        return _said(f"{how(end)}; {RESUME}", code_of(end), "interrupted")
     except TimedOut as error:  # before there was a run to record it in
         return _said(f"error: {error}", 1, "timeout")
     except BaseException as error:
@@ -74,7 +75,7 @@ def ended(job: Job) -> Ended:
             return Ended(1)
         if job.debug:
             traceback.print_exc()
-        message, code = explained(error)
+        message, code = explained(error, job.config)
         return _said(f"error: {message}", code, "failed" if code == 1 else "refused")
 
 
@@ -83,12 +84,14 @@ def _said(message: str, code: int, status: str) -> Ended:
     return Ended(code, None, message, status)
 
 
-def explained(error: BaseException) -> tuple[str, int]:
-    """One line and an exit code for an error."""
-    from testbed.api import Invalid
+def explained(error: BaseException, config: Mapping[str, Any] | None = None) -> tuple[str, int]:
+    """One line and an exit code for an error; `config` is that of the run which it ended."""
+    from testbed.error import Invalid
 
     if isinstance(error, Refused):
         return str(error), error.code
+    if out_of_memory(error):
+        return told(error, config or {}), 4
     if isinstance(error, Faulty):
         return f"{error} (--debug shows the trace)", 1
     if isinstance(error, Invalid):
@@ -96,22 +99,27 @@ def explained(error: BaseException) -> tuple[str, int]:
     said = f"{type(error).__name__}: {' '.join(str(error).split())}"
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:  # a value that was to be the name of a file
         return f"{said[:120]}...: give the name of a file", 2
-    if isinstance(error, MemoryError) or (
-        isinstance(error, OSError) and error.errno in (errno.EACCES, errno.ENOSPC, errno.EROFS)
-    ):
+    if isinstance(error, OSError) and error.errno in RESOURCES:
         return said, 4
     return f"{said} (--debug shows the trace)", 1
 
 
 def _run(job: Job) -> Ended:
+    from testbed.launcher.contained import contain
     from testbed.launcher.instantiate import checked, instantiate
-    from testbed.record import Origin
+    from testbed.launcher.suspicion import told_apart
+    from testbed.record import Origin, tidy
 
-    require_writable(str((job.config.get("paths") or {}).get("outputs") or ""))
+    outputs = str((job.config.get("paths") or {}).get("outputs") or "")
+    require_writable(outputs)
+    contain(outputs)
+    if not job.group or job.group.startswith("sweep-"):  # for the runs of a grid, its driver has
+        tidy(Path(outputs))
     module, _, name = PIPELINES[job.verb].partition(":")
     pipeline = getattr(__import__(module, fromlist=[name]), name)
     wanted = pipeline.__code__.co_varnames[: pipeline.__code__.co_argcount + pipeline.__code__.co_kwonlyargcount]
-    parts = {key: instantiate(node, key, job.permitted) for key, node in job.config.items() if key in wanted}
+    config = told_apart(job.config, job.permitted) if job.verb == "audit" else job.config
+    parts = {key: instantiate(node, key, job.permitted) for key, node in config.items() if key in wanted}
     arguments = checked(pipeline, parts, "")
     if "origin" in wanted:
         arguments["origin"] = Origin(job.config, tuple(job.command), job.choices, job.group)
@@ -132,7 +140,7 @@ def require_writable(outputs: str) -> None:
     if not outputs:
         raise Refused("paths.outputs: must be given; say paths.outputs=DIR")
     try:  # permissions do not tell: some file systems refuse whoever asks
-        with TemporaryDirectory(dir=there, prefix=".testbed-"):
+        with TemporaryFile(dir=there, prefix=".testbed-"):  # without a name, so that a crash leaves nothing
             pass
     except OSError as error:
         advice = "say paths.outputs= to put results elsewhere"
@@ -141,12 +149,16 @@ def require_writable(outputs: str) -> None:
 
 def _told(folder: Any, seconds: float, *, in_sweep: bool) -> int:
     """Print what a run measured and, last, where it is."""
-    from testbed.record import read_json
+    from testbed.files import read_json
     from testbed.table import print_line, print_run
     from testbed.telling import print_degradation
 
     result = read_json(folder / "result.json")
-    if in_sweep:
+    if (folder / "audit.json").is_file():
+        from testbed.finding import print_audit, print_conclusion
+
+        (print_conclusion if in_sweep else print_audit)(folder, seconds)
+    elif in_sweep:
         print_line(result, seconds)
     elif (folder / "trajectory.csv").is_file():
         print_degradation(folder, result, seconds)

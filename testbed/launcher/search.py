@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+import yaml
+
+from testbed import plain_yaml
 from testbed.words import Refused, nearest
 
 ENTRY_POINT_GROUP = "testbed.conf"
 VERBS_DIRECTORY = Path(__file__).parent.parent
+MOST_FILES = 20_000
+"""What may lie below a user's folder: whoever names a whole disk is told so at once."""
 
 
 class SearchPath:
@@ -19,6 +26,9 @@ class SearchPath:
     def __init__(self, config_dir: str | None = None) -> None:
         self.own = own_folder()
         self.users = [*([_folder(config_dir)] if config_dir else []), *_plugins()]
+        self._files = {folder: list(files_of(folder)) for folder in self.users}
+        for path in (path for paths in self._files.values() for path in paths):
+            read(path)  # within limits, before Hydra, which has none, sees it
         for group in self.groups():
             for folder in self.users:
                 taken = sorted(set(_options(folder, group)) & set(_options(self.own, group)))
@@ -27,12 +37,9 @@ class SearchPath:
 
     def groups(self) -> list[str]:
         """Names of all groups, nested ones as 'defence/rule'."""
-        found = {
-            str(path.relative_to(folder))
-            for folder in (self.own, *self.users)
-            for path in folder.rglob("*")
-            if _is_group(path, folder)
-        }
+        own = {path.parent.relative_to(self.own) for path in self.own.rglob("*.yaml")}
+        users = {path.parent.relative_to(folder) for folder, paths in self._files.items() for path in paths}
+        found = {str(place) for place in own | users if place.parts and not place.name.startswith((".", "_"))}
         return sorted(found)
 
     def options(self, group: str) -> dict[str, Path]:
@@ -65,8 +72,38 @@ def description(path: Path) -> str:
     return first.lstrip("# ") if first.startswith("#") else ""
 
 
-def _is_group(path: Path, folder: Path) -> bool:
-    return path.is_dir() and not path.name.startswith((".", "_")) and any(path.glob("*.yaml")) and path != folder
+def read(path: Path) -> Any:
+    """What a file of configuration says, as plain data.
+
+    Raises:
+        Refused: it is no YAML, or more than is read.
+    """
+    try:
+        return plain_yaml.read(path)
+    except yaml.YAMLError as error:
+        raise Refused(f"{error}; mend the file, or take it away") from error
+    except OSError as error:
+        raise Refused(f"{path}: it cannot be read ({error.strerror}); mend its permissions, or take it away") from error
+
+
+def files_of(folder: Path) -> Iterator[Path]:
+    """Every YAML file below a folder, links followed once, hidden folders left out.
+
+    Raises:
+        Refused: too many files lie there for it to be a folder of configuration.
+    """
+    seen, there = set[str](), 0
+    for home, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(home)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [name for name in folders if not name.startswith((".", "__pycache__"))]
+        there += len(folders) + len(names)
+        if there > MOST_FILES:
+            raise Refused(f"{folder}: more than {MOST_FILES} files lie below it; say --config-dir=DIR, with the groups in it")
+        yield from (Path(home, name) for name in sorted(names) if name.endswith(".yaml"))
 
 
 def _options(folder: Path, group: str) -> dict[str, Path]:

@@ -9,10 +9,10 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from hydra.core.override_parser.types import Override, RangeSweep
 
 from testbed.launcher.compose import parsed, values
+from testbed.launcher.search import read
 from testbed.words import Refused, nearest
 
 if TYPE_CHECKING:
@@ -146,10 +146,7 @@ def space(overrides: Sequence[Override], kind: str, path: Path | None) -> dict[s
 
 def _stored(path: Path) -> list[Override]:
     """The `search` of a file: a mapping of keys to sweep grammar."""
-    try:
-        told = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise Refused(f"{path}: this is no YAML ({' '.join(str(error).split())})") from error
+    told = read(path) or {}
     listed = told.get("search") if isinstance(told, Mapping) else None
     if not isinstance(listed, Mapping) or not listed or set(told) != {"search"}:
         raise Refused(f"{path.name}: search: must map keys to ranges, and nothing stands beside it")

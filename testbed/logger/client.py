@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 import shutil
@@ -71,7 +72,7 @@ def keep(view: View, outputs: Path, mode: str, project: str, entity: str | None)
     root = writable(outputs / "wandb")
     for old in (*root.glob(f"offline-run-*-{view.identifier}"), root / "data" / view.identifier):
         shutil.rmtree(old, ignore_errors=True)  # what is left of a view that is shown anew does no harm
-    with environment(folders(root, view.identifier, mode)), absent("wandb.sdk.launch"):
+    with environment(folders(root, view.identifier, mode)), absent("wandb.sdk.launch"), unlogged():
         import wandb  # half a second: only where it is used
 
         more = {"sweep_id": view.sweep} if view.sweep and not os.environ.get("WANDB_SWEEP_ID") else {}
@@ -156,6 +157,17 @@ def absent(module: str) -> Iterator[None]:
     finally:
         if not known:
             del sys.modules[module]
+
+
+@contextmanager
+def unlogged() -> Iterator[None]:
+    """A log that cannot be written costs nobody a word inside: the client keeps one beside each view, on the same full disk."""
+    before = logging.raiseExceptions
+    logging.raiseExceptions = False
+    try:
+        yield
+    finally:
+        logging.raiseExceptions = before
 
 
 def writable(root: Path) -> Path:

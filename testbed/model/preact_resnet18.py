@@ -12,10 +12,13 @@ class PreActResNet18(nn.Module):
     """3x3 convolution, four stages of two blocks, batch normalisation and ReLU, global average pool, linear.
 
     The stages have `width`, 2, 4 and 8 times `width` channels: 11,172,170 parameters for CIFAR-10 at the default 64. The
-    final normalisation and ReLU are the paper's; some benchmarks leave them out (1,024 parameters fewer).
+    final normalisation and ReLU are the paper's; some benchmarks, BackdoorBench among them, leave them out (1,024 parameters
+    fewer), as `final_norm` False does.
     """
 
-    def __init__(self, in_channels: int, num_classes: int, image_size: int, *, width: int = 64) -> None:
+    def __init__(
+        self, in_channels: int, num_classes: int, image_size: int, *, width: int = 64, final_norm: bool = True
+    ) -> None:
         super().__init__()
         if width < 1:
             raise Invalid("network.width", width, "it must be at least 1", "the paper's is 64")
@@ -24,7 +27,7 @@ class PreActResNet18(nn.Module):
         self.layer2 = stage(width, 2 * width, 2)
         self.layer3 = stage(2 * width, 4 * width, 2)
         self.layer4 = stage(4 * width, 8 * width, 2)
-        self.bn = nn.BatchNorm2d(8 * width)
+        self.bn = nn.BatchNorm2d(8 * width) if final_norm else None
         self.linear = nn.Linear(8 * width, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -33,7 +36,8 @@ class PreActResNet18(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, K) for normalised images (B, C, H, W)."""
         maps = self.layer4(self.layer3(self.layer2(self.layer1(self.conv1(images)))))
-        return self.linear(functional.relu(self.bn(maps)).mean((2, 3)))
+        last = maps if self.bn is None else functional.relu(self.bn(maps))
+        return self.linear(last.mean((2, 3)))
 
 
 def stage(before: int, after: int, stride: int) -> nn.Sequential:

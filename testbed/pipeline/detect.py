@@ -14,7 +14,6 @@ from testbed.api import (
     DefenderResources,
     Detector,
     Examples,
-    Inspection,
     ModelDetector,
     Poison,
     Splits,
@@ -30,6 +29,7 @@ from testbed.metrics import detection, rates
 from testbed.pipeline.adaptive import adaptivity
 from testbed.pipeline.control import Asked, Found, Side, controls
 from testbed.pipeline.guard import blamed, watched
+from testbed.pipeline.inspection import inspected
 from testbed.pipeline.run import identify, log
 from testbed.pipeline.scene import Attacked, Model, Scene
 from testbed.pipeline.train import answered, judged
@@ -160,7 +160,7 @@ def _models(scene: Scene, detector: ModelDetector, at_war: Side, in_peace: Side,
     """Scores by class, on the victim and on its clean twin; the target class apart where the attack has one."""
     classes = len(scene.data.task.classes)
     measures: dict[str, Any] = {}
-    found = {"": _inspected(detector, *at_war), "clean_twin_": _inspected(detector, *in_peace)}
+    found = {"": inspected(detector, *at_war), "clean_twin_": inspected(detector, *in_peace)}
     for prefix, inspection in found.items():
         measures |= {
             f"{prefix}anomaly_index": float(inspection.scores.max()),
@@ -190,18 +190,3 @@ def _models(scene: Scene, detector: ModelDetector, at_war: Side, in_peace: Side,
 def _targets(exams: Mapping[str, Poison]) -> list[int]:
     wanted = exams["success"].batch.labels if "success" in exams else None
     return wanted.unique().tolist() if isinstance(wanted, Tensor) else []
-
-
-def _inspected(detector: ModelDetector, victim: Victim, resources: DefenderResources) -> Inspection:
-    with watched(detector, "inspect", resources, victim) as own:
-        inspection = detector.inspect(victim, own)
-        _verify(detector, inspection, len(resources.task.classes))
-    return inspection
-
-
-def _verify(detector: ModelDetector, inspection: Inspection, classes: int) -> None:
-    scores = inspection.scores
-    if scores.shape not in ((classes,), (1,)) or not scores.isfinite().all():
-        raise TypeError(f"{type(detector).__name__}.inspect must return {classes} finite scores, or one, not {scores}")
-    if scores.shape == (1,) and inspection.flagged:
-        raise TypeError(f"{type(detector).__name__}.inspect gave one score for the whole model, so it cannot flag classes")

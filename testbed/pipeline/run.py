@@ -18,6 +18,7 @@ PIPELINES = {
     "train": ("testbed.pipeline.train", "testbed.pipeline.adaptive"),
     "detect": (
         *("testbed.pipeline.train", "testbed.pipeline.detect", "testbed.pipeline.control", "testbed.pipeline.adaptive"),
+        "testbed.pipeline.inspection",
         *("testbed.baseline", "testbed.numerics.word_model", "testbed.numerics.wording"),
     ),
     "degrade": (
@@ -26,6 +27,10 @@ PIPELINES = {
     ),
     "evaluate": ("testbed.pipeline.train", "testbed.pipeline.evaluate"),
     "tune": ("testbed.pipeline.train", "testbed.pipeline.tune"),
+    "audit": (
+        *("testbed.suspect", "testbed.verdict", "testbed.statistics"),
+        *(f"testbed.pipeline.{name}" for name in ("audit", "clean_models", "inspection")),
+    ),
 }
 """The sources of each verb, beside the core."""
 
@@ -38,7 +43,7 @@ def identify(
     *,
     data: Splits,
     model: Model,
-    attack: Attack,
+    attack: Attack | None,
     method: Any,
     trainer: Settings,
     seed: int,
@@ -46,11 +51,12 @@ def identify(
     judge: Judge | None = None,
     more: Mapping[str, Any] | None = None,
     draw: int = 0,
+    named: str = "",
 ) -> Identity:
     """The run's name and keys: over its values alone, and over values, contents and sources.
 
     `more` are further settings of a verb; `draw` tells runs apart that differ in the attack's draw alone, and is like the
-    seed no setting.
+    seed no setting. `named` is how the run's name begins, where it is not by its attack and its method.
 
     Raises:
         Invalid: a negative seed; a name that cannot be part of a path.
@@ -58,9 +64,9 @@ def identify(
     for name, number in (("seed", seed), ("draw", draw)):
         if number < 0:
             raise Invalid(name, number, "must be at least 0")
-    kind = {"detect": "detector", "evaluate": "model"}.get(verb, "defence")
+    kind = {"detect": "detector", "audit": "detector", "evaluate": "model"}.get(verb, "defence")
     methods = {"attack": _word(attack), kind: _word(method)}
-    words = [origin.names.get(group, word) for group, word in methods.items()]
+    words = [named] if named else [origin.names.get(group, word) for group, word in methods.items()]
     # Data have a name of their own, which may be the user's.
     name = safe_name("-".join([*words, data.name, f"s{seed}", *([f"d{draw}"] if draw else [])]), "name")
     more = {**({} if judge is None else {"judge": judge}), **(more or {})}

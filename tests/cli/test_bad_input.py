@@ -116,9 +116,9 @@ def test_refused_before_anything_is_trained(words: str, say: Say, here: Path) ->
 
 
 def made(folder: Path) -> list[Path]:
-    """Whatever a refused run could leave: everything but the empty files that locks are, and crafted poison."""
+    """Whatever a refused run could leave: everything but what locks are made of, and crafted poison."""
     files = [path for path in folder.rglob("*") if path.is_file()]
-    return [path for path in files if path.suffix != ".lock" and "poison" not in path.relative_to(folder).parts]
+    return [path for path in files if not {".locks", "poison"} & set(path.relative_to(folder).parts)]
 
 
 def test_a_refusal_in_a_process_of_its_own_is_one_line_too(spawn: Say, here: Path) -> None:

@@ -10,12 +10,11 @@ import pytest
 from testbed.launcher import processes
 
 
-def test_a_worker_that_nobody_waits_for_yet_is_ended_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "LAST", 0.2)
+def test_a_worker_that_nobody_waits_for_yet_is_ended_too() -> None:
     worker = multiprocessing.get_context("forkserver").Process(target=time.sleep, args=(600,))
 
     def interrupted() -> None:
-        with processes.ending({}):  # interrupted between the start of a process and the note that it was started
+        with processes.ending():  # interrupted between the start of a process and the note that it was started
             worker.start()
             raise KeyboardInterrupt
 

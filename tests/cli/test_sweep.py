@@ -32,13 +32,18 @@ class Leaves(Defence):
         return sys.exit(0) if os.environ.get("BROKEN") else victim
 
 @dataclass(frozen=True)
+class Vanishes(Defence):
+    def after_training(self, victim, resources):
+        return os._exit(0) if os.environ.get("BROKEN") else victim
+
+@dataclass(frozen=True)
 class Diverges(Defence):
     def after_training(self, victim, resources):
         factor = float("nan") if os.environ.get("BROKEN") else 1.0
         return resources.fit(victim, resources.reserve, epochs=1, loss=lambda model, batch: factor * model.loss(batch))
 '''
 QUICK = ("trainer.max_epochs=1", "trainer.batch_size=256", "model.network.width=2", "logger=none", "paths.outputs=results")
-DEFENCES = "defence._target_=broken.Raises,broken.Leaves,testbed.defence.none.NoDefence,broken.Diverges"
+DEFENCES = "defence._target_=broken.Raises,broken.Leaves,broken.Vanishes,testbed.defence.none.NoDefence,broken.Diverges"
 
 
 def results(folder: Path) -> dict[str, Any]:
@@ -53,14 +58,15 @@ def test_failing_runs_end_no_sweep_and_are_run_again(spawn: Say, say: Say, here:
     first = spawn(*words, BROKEN="yes")
     assert first.code == 1
     statuses = {name: result["status"] for name, result in results(here).items()}
-    ends = {"Raises": "failed", "Leaves": "failed", "NoDefence": "done", "Diverges": "diverged"}
+    ends = {"Raises": "failed", "Leaves": "failed", "Vanishes": "failed", "NoDefence": "done", "Diverges": "diverged"}
     assert statuses == {f"badnets-{name}-digits-s3": end for name, end in ends.items()}
     reasons = {name: result["reason"] for name, result in results(here).items()}
     assert reasons["badnets-Leaves-digits-s3"] == "defence broken.Leaves (broken.py, line 19): SystemExit: 0"
+    assert reasons["badnets-Vanishes-digits-s3"] == "defence broken.Vanishes (broken.py, line 24): SystemExit: 0"
     assert "loss" in reasons["badnets-Diverges-digits-s3"]
-    assert "4 runs: 1 done, 3 not" in first.err
+    assert "5 runs: 1 done, 4 not" in first.err
     listed = [line.split("_target_=")[1].split()[:2] for line in first.err.splitlines() if line.startswith("  not done (exit")]
-    assert listed == [[f"broken.{name}", "seed=3"] for name in ("Raises", "Leaves", "Diverges")]
+    assert listed == [[f"broken.{name}", "seed=3"] for name in ("Raises", "Leaves", "Vanishes", "Diverges")]
     assert "Traceback" not in first.out + first.err
     assert {path.name for path in here.iterdir()} == {"broken.py", "results"}
 
@@ -70,7 +76,7 @@ def test_failing_runs_end_no_sweep_and_are_run_again(spawn: Say, say: Say, here:
     assert (second.code, {result["status"] for result in results(here).values()}) == (0, {"done"})
     assert second.out.count("already done, nothing was run") == 1
     assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in done} == done
-    assert "4 runs: 4 done, 0 not" in second.err
+    assert "5 runs: 5 done, 0 not" in second.err
     last = here / second.out.splitlines()[-1]
     assert last.name.startswith("badnets-Diverges-digits-s3-")
     assert (last / "result.json").is_file()

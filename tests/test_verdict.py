@@ -1,0 +1,103 @@
+"""What may be said of one model when all that is known is how clean ones score."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from testbed.verdict import (
+    FEWEST,
+    NOTHING,
+    SUSPICIOUS,
+    UNKNOWN,
+    Evidence,
+    conclusion,
+    doubt_about,
+    measured,
+    p_value,
+    relative,
+    verdicts,
+)
+
+scores = st.floats(-5, 5, allow_nan=False).map(lambda value: round(value, 2))
+several = st.lists(scores, min_size=FEWEST + 1, max_size=12)
+
+
+def _evidence(values: list[float], **more: object) -> Evidence:
+    return Evidence("d", values[0], tuple(values[1:]), **more)  # type: ignore[arg-type]
+
+
+@given(several)
+def test_of_models_that_are_alike_at_most_one_is_suspicious(values: list[float]) -> None:
+    turns = [[values[place], *values[:place], *values[place + 1 :]] for place in range(len(values))]
+    words = [verdicts([_evidence(turn)])[0] for turn in turns]
+    assert sum(each.word == SUSPICIOUS for each in words) <= 1
+    # The p-value is valid: for every level, no more of the turns fall below it than the level allows.
+    ps = [float(each.p or 0) for each in words]
+    assert all(sum(p <= level for p in ps) <= level * len(ps) + 1e-9 for level in ps)
+
+
+def test_a_p_value_by_hand() -> None:
+    assert p_value(3, (1, 2, 4, 3)) == (1 + 2) / 5
+    assert p_value(9, (1, 2, 4, 3)) == 1 / 5
+
+
+@given(st.integers(2, 9).flatmap(lambda n: st.tuples(st.just(n), st.permutations(range(n)))), st.integers(0, 2**16))
+def test_relative_scores_know_no_order_of_models(drawn: tuple[int, list[int]], seed: int) -> None:
+    n, order = drawn
+    table = np.random.default_rng(seed).normal(size=(n, 5))
+    assert relative(table[order]).highest.tolist() == relative(table).highest[order].tolist()
+
+
+def test_a_class_is_compared_with_itself_in_other_models() -> None:
+    """Class 1 is easy to reach in every model; class 0 only in the first."""
+    table = np.array([[2.0, 3.0], [0.0, 3.5], [0.0, 3.0], [0.0, 2.8], [0.0, 3.1]])
+    found = relative(table)
+    assert found.toward[0] == 0 and found.highest[0] == 2.0
+    assert int(found.highest.argmax()) == 0
+    assert int(table.max(1).argmax()) == 1
+
+
+def test_what_the_detector_cannot_tell() -> None:
+    few = _evidence([9.0, 1.0, 1.0])
+    reserve = Evidence("d", reason="data.reserve=0: at least 1 clean rows")
+    alone = _evidence([9.0], fired=True)
+    for each, why in ((few, "2 clean models are too few"), (reserve, "at least 1 clean rows"), (alone, "no clean models")):
+        (told,) = verdicts([each])
+        assert (told.word, told.p) == (UNKNOWN, None)
+        assert why in told.why
+    (told,) = verdicts([_evidence([9.0, *[1.0] * 8])], "they are models of another kind")
+    assert (told.word, told.why, told.p) == (UNKNOWN, "they are models of another kind", None)
+
+
+def test_silence_among_models_that_are_flagged_themselves_says_nothing() -> None:
+    quiet = _evidence([1.0, *[2.0] * 8], fired=False, clean_fired=(True,) * 5 + (False,) * 3)
+    (told,) = verdicts([quiet])
+    assert told.word == UNKNOWN and "5 of 8 clean models" in told.why
+    (told,) = verdicts([_evidence([1.0, *[2.0] * 8], fired=False, clean_fired=(True,) * 4 + (False,) * 4)])
+    assert told.word == NOTHING
+
+
+def test_the_family_of_detectors_is_told() -> None:
+    found = [_evidence([9.0, *[1.0] * 8], toward=3), _evidence([0.0, *[1.0] * 8]), Evidence("other", reason="no rows")]
+    told = verdicts(found)
+    assert [each.word for each in told] == [SUSPICIOUS, NOTHING, UNKNOWN]
+    assert told[0].p == pytest.approx(1 / 9) and told[0].adjusted == pytest.approx(2 / 9)
+    end = conclusion(found, told)
+    assert (end.word, end.toward, end.detectors) == (SUSPICIOUS, 3, ("d",))
+    assert (end.family_wise, end.smallest, end.enough) == (pytest.approx(2 / 9), pytest.approx(1 / 9), 39)
+    assert conclusion([found[2]], [told[2]]) == (UNKNOWN, None, (), None, None, None)
+    measures, counts, reasons = measured(found[:1], told[:1])
+    assert measures["d_suspected_target"] == 3 and counts["d_p_value"] == 8 and "above all 8" in reasons["d_verdict"]
+
+
+def test_when_clean_models_are_no_measure() -> None:
+    fit = {"name": "clean accuracy", "value": 0.97, "n": 400, "chance": 0.1}
+    assert doubt_about(fit, [0.95, 0.98], 0.05) == ""
+    assert "another kind" in doubt_about(fit, [0.60, 0.70], 0.05)
+    assert "another kind" in doubt_about({**fit, "value": 0.85}, [0.95, 0.98], 0.05)
+    assert "no better than chance" in doubt_about({**fit, "value": 0.12}, [0.95, 0.98], 0.05)
+    assert "no better than chance" in doubt_about({**fit, "value": 0.5, "n": 4, "chance": 0.25}, [], 0.05)
+    assert doubt_about({"name": "mean token probability", "value": 0.01, "n": 9, "chance": None}, [], 0.05) == ""
