@@ -30,6 +30,7 @@ KINDS = {
             "model.pretraining.max_steps=20",
             "model.pretraining.batch_size=32",
             "model.pretraining.threads=1",
+            "model.pretraining.checkpoint_seconds=0",
             "trainer.max_steps=32",
             *COMMON,
         ),

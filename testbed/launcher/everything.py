@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from testbed.launcher.compose import configuration, plain
-from testbed.launcher.job import Job, run
+from testbed.launcher.job import Ended, Job, ended
 from testbed.launcher.search import SearchPath
 
 FOR_MODELS = ("data=icons", "data.train_size=700", "data.test_size=100")
@@ -49,22 +49,28 @@ def parts(overrides: Sequence[str], paths: Mapping[str, str]) -> dict[str, Any]:
 def check_everything(job: Job, overrides: Sequence[str], search: SearchPath) -> int:
     """Check each option of each group of methods, with the other overrides; 0 if all is well, otherwise 1.
 
-    A method that must be told something, as where a model lies, is named and passed over.
+    A method that must be told something, as where a model lies, is named and passed over. What is refused and is no value of
+    the method's own would be refused for every other as well: it is said once, and its exit code is the answer.
     """
     from testbed.contract.examination import GROUPS
 
     methods = [f"{group}={name}" for group in GROUPS for name in search.options(group)]
-    bad = [method for method in methods if _judged(job, suited([*overrides, method]), search)]
+    bad = []
+    for method in methods:
+        judged = _judged(job, suited([*overrides, method]), search)
+        if judged.status == "refused" and not judged.message.removeprefix("error: ").startswith(method.partition("=")[0]):
+            return judged.code
+        bad += [method] if judged.code else []
     print(f"not as promised: {', '.join(bad)}" if bad else "all methods examined keep their promises", file=sys.stderr)
     return 1 if bad else 0
 
 
-def _judged(job: Job, overrides: Sequence[str], search: SearchPath) -> int:
+def _judged(job: Job, overrides: Sequence[str], search: SearchPath) -> Ended:
     missing = sorted(OmegaConf.missing_keys(configuration("check", overrides, search).config))
     if missing:
         print(f"{overrides[-1]}: not checked, for {', '.join(missing)} must be given", file=sys.stderr)
-        return 0
-    return run(_job(job, overrides, search))
+        return Ended(0)
+    return ended(_job(job, overrides, search))
 
 
 def _job(job: Job, overrides: Sequence[str], search: SearchPath) -> Job:

@@ -36,9 +36,10 @@ def recorded(identity: Identity, outputs: Path, origin: Origin, work: Callable[.
 def measured(scene: Scene, method: Any) -> NoReturn:
     """The checks of `train`, `detect` and `tune`."""
     scene.trainer.check()
-    scene.fresh()
     with component("attack"):
         scene.attack.check(scene.attacker)
+    if scene.data.task.kind != "chat":  # whose models are trained before anybody attacks them
+        scene.fresh()
     if hasattr(method, "check"):
         with component("defence"):
             method.check(scene.defender(scene.data.train, True))

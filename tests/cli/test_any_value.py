@@ -119,6 +119,7 @@ def everything() -> list[tuple[str, ...]]:
     for verb in sorted(GROUPED):
         for group in GROUPS[verb].split():
             more = ("elsewhere=false",) if verb == "check" else ("model.path=x",) if verb == "audit" else ()
+            more += ("defence=none",) if verb == "check" and group in ("data", "trainer", "judge") else ()
             found += [(verb, f"{group}={option}", *more) for option in search.options(group) if option != "wandb"]
     return found
 

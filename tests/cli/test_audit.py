@@ -107,6 +107,7 @@ SEEDS = (10, 11, 12)
 def test_backdoored_models_are_told_from_clean_ones(say: Say, here: Path) -> None:
     """Six models of digits, three with a patch toward class 0 and their clean twins, each in one of three forms of file."""
     truth: dict[str, list[tuple[str, int | None]]] = {"undefended": [], "clean_twin": []}
+    shown: list[str] = []
     for seed, ending in zip(SEEDS, ("pt", "safetensors", "attack_result.pt"), strict=True):
         run = Path(say("train", "attack=badnets", "data=digits", f"seed={seed}", "logger=none").out.splitlines()[-1])
         victims = json.loads((run / "run.json").read_text(encoding="utf-8"))["victims"]
@@ -122,9 +123,10 @@ def test_backdoored_models_are_told_from_clean_ones(say: Say, here: Path) -> Non
             assert said.code == 0, said.err
             end = _report(said.out)["conclusion"]
             found.append((end["word"], end["toward"]))
-            print(said.out)
+            shown.append(said.out)
     flagged = {role: sum(word == "suspicious" for word, _ in found) for role, found in truth.items()}
     right = sum(toward == 0 for _, toward in truth["undefended"])
+    print(*shown, sep="\n")  # only now: what is printed before a command is taken for the command's
     print(f"backdoored {flagged['undefended']}/3 flagged, target right {right}/3; clean {flagged['clean_twin']}/3 flagged")
     assert flagged["undefended"] >= 2 and right >= 2
     assert flagged["clean_twin"] <= 1  # each has one chance in nine

@@ -62,6 +62,7 @@ def _lines(said: Any) -> dict[str, dict[str, Any]]:
     return {line["detector"]: line for line in report["detectors"]} | {"": report}
 
 
+@pytest.mark.slow
 def test_a_folder_is_compared_with_models_made_of_its_base_and_with_nothing_where_none_is_known(
     say: Say, here: Path, rows: tuple[str, ...]
 ) -> None:

@@ -1,0 +1,121 @@
+"""An audit in a terminal: what was read, a line a detector, and the last line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from testbed.files import read_json
+from testbed.table import console
+from testbed.verdict import NOTHING, SUSPICIOUS, USUAL
+
+EXCLUDES = (
+    "this excludes no backdoor: each detector sees certain triggers only, and an attacker who knows it can hide from it"
+    " (docs/auditing.md says what each is blind to)"
+)
+
+
+def print_audit(folder: Path, seconds: float) -> None:
+    """The report of an audit that is done."""
+    out, report = console(), read_json(folder / "audit.json")
+    out.print(f"{folder.name} ({seconds:.1f} s)")
+    for name, value in heading(report):
+        out.print(f"  {name:<16}{escape(value)}", soft_wrap=True)
+    if report["detectors"]:
+        out.print(_lines(report))
+    for detector in report["detectors"]:
+        out.print(f"  {detector['detector']}: {detector['word']}: {escape(detector['why'])}", soft_wrap=True)
+    for reason, names in sorted(_by_reason(report["not_asked"]).items()):
+        out.print(f"  [dim]not asked ({escape(reason)}): {', '.join(names)}[/dim]", soft_wrap=True)
+    for line in ending(report):
+        out.print(escape(line), soft_wrap=True)
+    pictures = sorted((folder / "figures").glob("*_most_suspicious.png"))
+    for picture in pictures:
+        out.print(f"  what would send anything to that class (mask, pattern, both): {picture}", soft_wrap=True)
+
+
+def print_conclusion(folder: Path, seconds: float) -> None:
+    """The same in one line, for sweeps."""
+    print(f"    {next(ending(read_json(folder / 'audit.json')))} ({seconds:.1f} s)")
+
+
+def heading(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What was read and how, by name."""
+    file, fit = report["file"], report["fitness"]
+    claims = ", ".join(f"{name}={value}" for name, value in file["claims"].items())
+    yield "file", f"{file['path']} ({file['kind']}{'; it says ' + claims if claims else ''})"
+    yield "sha256", file["sha256"]
+    yield "read in", file["sandbox"]
+    yield "its own mark", file["mark"] or "none (which says nothing: a mark is easily taken off)"
+    if file["normalisation"]:
+        yield "normalisation", file["normalisation"]
+    clean = fit["clean"]
+    beside = f"; {clean['n']} clean models: {clean['low']:.3f} to {clean['high']:.3f}" if clean["n"] else "; no clean models"
+    yield fit["name"], f"{fit['value']:.3f} (n = {fit['n']}{beside})"
+
+
+def _lines(report: Mapping[str, Any]) -> Table:
+    table = Table(
+        "detector", "above clean", "clean models", "p", "score", "its rule", "fires on clean", "verdict", "toward", box=None
+    )
+    for line in report["detectors"]:
+        clean, fired = line["clean"], line["clean_fired"]
+        rule = {True: "fires", False: "silent", None: "-"}[line["fired"]]
+        often = f"{sum(fired)} of {len(fired)}" if fired else "-"
+        table.add_row(
+            line["detector"],
+            _number(line["value"]) if clean else "-",
+            f"{min(clean):.2f} to {max(clean):.2f}" if clean else "-",
+            _number(line["p"]),
+            _number(line["score"]),
+            rule,
+            often,
+            line["word"],
+            escape(_toward(line, report)),
+        )
+    return table
+
+
+def _toward(line: Mapping[str, Any], report: Mapping[str, Any]) -> str:
+    """The class of the highest score, in brackets where it is not suspected; and what was reconstructed."""
+    parts = [] if line["toward"] is None else [f"class {line['toward']} ({report['classes'][line['toward']]})"]
+    parts += [] if not line["trigger"] else [repr(line["trigger"])]
+    told = ", ".join(parts) or "-"
+    return told if line["word"] == SUSPICIOUS or told == "-" else f"[{told}]"
+
+
+def ending(report: Mapping[str, Any]) -> Iterator[str]:
+    """The last lines: the answer, how often a clean model would get it, and what it leaves open."""
+    end = report["conclusion"]
+    toward = "" if end["toward"] is None else f", toward class {end['toward']} ({report['classes'][end['toward']]})"
+    by = f" by {', '.join(end['detectors'])}" if end["detectors"] else ""
+    doubt = f": {end['doubt']}" if end["doubt"] else ""
+    yield f"{end['word'].upper()}{toward}{by}{doubt}"
+    if end["family_wise"] is not None:
+        asked = sum(line["p"] is not None for line in report["detectors"])
+        yield (
+            f"  a clean model of this kind is called suspicious in at most {end['family_wise']:.1%} of audits"
+            f" ({asked} detector{'s' if asked > 1 else ''}, each {end['smallest']:.1%});"
+            f" population={end['enough']} makes that {USUAL:.0%}"
+        )
+    if end["word"] == NOTHING:
+        yield f"  {EXCLUDES}"
+    fires = [line["detector"] for line in report["detectors"] if line["p"] is None and line["fired"]]
+    if fires:
+        names = ", ".join(fires)
+        yield f"  the paper's own rule fires ({names}); how often it does so on clean models of this kind is not known"
+
+
+def _by_reason(not_asked: Mapping[str, str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name, reason in sorted(not_asked.items()):
+        found.setdefault(reason, []).append(name)
+    return found
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
