@@ -27,6 +27,7 @@ Loss = Callable[[Victim, Batch], Tensor]
 Curve = list[dict[str, float]]
 
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true")
+MOST_THREADS = 1024
 AVAILABLE: dict[str, Callable[[], bool]] = {
     "auto": lambda: True,
     "cpu": lambda: True,
@@ -70,6 +71,8 @@ class Settings:
             for parameter, least in (("max_epochs", 1), ("batch_size", 1), ("threads", 1), ("max_steps", 1), ("accumulate", 1)):
                 if getattr(self, parameter) is not None and getattr(self, parameter) < least:
                     raise Invalid(parameter, getattr(self, parameter), f"must be at least {least}")
+            if self.threads is not None and self.threads > MOST_THREADS:  # PyTorch takes any number, and dies of some
+                raise Invalid("threads", self.threads, f"must be at most {MOST_THREADS}", "null for as many as PyTorch likes")
             if self.checkpoint_seconds is not None and not self.checkpoint_seconds >= 0:
                 raise Invalid("checkpoint_seconds", self.checkpoint_seconds, "must be at least 0", "null writes no checkpoint")
             if self.gradient_clip is not None and not self.gradient_clip > 0:

@@ -36,6 +36,7 @@ def opened(path: Path, *, memory: int = limits.MEMORY, seconds: float = limits.S
     path = Path(path)
     if declared is not None and declared not in KINDS:
         raise Invalid("declared", declared, f"must be one of {', '.join(KINDS)}")
+    memory = int(memory)
     if memory < limits.MIB or not seconds > 0:
         raise Invalid("memory", memory, "reading takes at least 1 MiB and more than 0 seconds")
     check_local(path)

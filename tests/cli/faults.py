@@ -255,4 +255,5 @@ FAULTS = [
         2,
         "trainer.optimiser.lr=nan: must be a finite",
     ),
+    Fault(25, "limit_of_every_method", nothing, ("check", "limit=nan"), 2, "limit=nan: must be above 0"),
 ]
