@@ -171,8 +171,8 @@ def bare_loop(victim: Victim, examples: MemoryExamples, settings: Settings, seed
     factor = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: settings.schedule(min(step, steps - 1) / steps))
     for plan.epoch in range(settings.max_epochs):
         victim.train()
-        torch.manual_seed(derive(augmentation, f"epoch {plan.epoch}"))
-        for batch in plan:
+        for number, batch in enumerate(plan):
+            torch.manual_seed(derive(augmentation, f"epoch {plan.epoch}, batch {number}"))
             optimiser.zero_grad()
             victim.loss(batch).backward()
             optimiser.step()

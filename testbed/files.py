@@ -93,7 +93,7 @@ def committed(final: Path) -> Iterator[Path]:
     try:
         with naming(temporary):
             yield temporary
-            _write_digests(temporary)
+            seal(temporary)
             _all_to_disk(temporary)
         if final.exists() and not _exchanged(temporary, final):
             final.rename(replaced)
@@ -227,8 +227,8 @@ def _exchanged(one: Path, other: Path) -> bool:
     raise OSError(code, os.strerror(code), str(other))
 
 
-def _write_digests(folder: Path) -> None:
-    """Over what lies in the folder now; a folder inside that was committed by itself has its own."""
+def seal(folder: Path) -> None:
+    """Write the digests of what lies in the folder now; a folder inside that was committed by itself has its own."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != DIGESTS)
     write_json(folder / DIGESTS, {path.relative_to(folder).as_posix(): digest(path) for path in files})
 

@@ -20,7 +20,7 @@ from testbed.attack.backdoor import Backdoor
 from testbed.attack.none import NoAttack
 from testbed.defence.oracle_filter import OracleFilter
 from testbed.defence.random_filter import RandomFilter
-from testbed.files import read_json
+from testbed.files import read_json, seal
 from testbed.identity import tensor_digest
 from testbed.model.image import ImageVictim
 from testbed.model.small_cnn import SmallCNN
@@ -138,7 +138,7 @@ def test_a_failure_is_recorded_and_tried_again(world: World, how: str, status: s
 def test_bad_input_leaves_nothing_behind(world: World) -> None:
     with pytest.raises(Invalid, match=r"attack\.poison_rate=7"):
         world(attack=replace(world.parts["attack"], poison_rate=7.0))
-    assert [path for path in world.outputs.rglob("*") if path.is_file() and path.suffix != ".lock"] == []
+    assert [path for path in world.outputs.rglob("*") if path.is_file() and ".locks" not in path.parts] == []
 
 
 def test_stored_answers_give_the_recorded_rates_again(world: World, capsys: pytest.CaptureFixture[str]) -> None:
@@ -194,6 +194,7 @@ def test_a_row_a_cell_with_every_seed_and_none_mixed(world: World, told: Callabl
     twin = other.with_name(other.name + "x")
     other.rename(twin)
     (twin / "run.json").write_text(__import__("json").dumps({**run, "key": "old"}))
+    seal(twin)
     world(attack=attack, origin=origin(0, 0.2))
     said = told(format="markdown")
     assert f"not counted, stale (its code or data were others): {twin.name}" in said and "| 0.2 | none | 1 |" in said

@@ -12,7 +12,7 @@ import pytest
 
 from testbed.api import Invalid
 from testbed.cli import main
-from testbed.files import read_json, write_json
+from testbed.files import read_json, seal, write_json
 from testbed.identity import current_source
 from testbed.pipeline.report import report
 from testbed.record import SCHEMA
@@ -124,6 +124,7 @@ def test_a_record_of_another_version_is_made_again(world: World, capsys: pytest.
     folder = world()
     run, result = read_json(folder / "run.json"), (folder / "result.json").read_bytes()
     write_json(folder / "run.json", {**run, "schema": 1})
+    seal(folder)
     assert world() == folder and "its record is of another version" in capsys.readouterr().out
     again = read_json(folder / "run.json")
     assert again["schema"] == SCHEMA and again["made_at"] > run["made_at"]

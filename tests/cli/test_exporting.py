@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -114,8 +115,11 @@ def test_json_lines_hold_the_rows_and_the_mark_beside_them(kind: str, run_of: An
 @pytest.mark.parametrize("kind", COMMANDS)
 @pytest.mark.filterwarnings("ignore")
 def test_the_croissant_description_is_valid_and_its_records_are_the_rows(kind: str, exported: Any) -> None:
+    import absl.logging
     import mlcroissant
 
+    # Its logging library keeps the stream that it finds, which is pytest's, and would close it in a later test.
+    absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
     place = exported(kind)
     described = mlcroissant.Dataset(jsonld=str(place / "croissant.json"))
     assert not described.metadata.ctx.issues.errors and not described.metadata.ctx.issues.warnings
