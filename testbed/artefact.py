@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import load_file, load_model, save_file, save_model
+from safetensors.torch import load_file, load_model
 from torch import Tensor
 
 from testbed.api import Attack, Batch, Examples, Poison, Victim
@@ -21,6 +21,7 @@ from testbed.lock import lock
 from testbed.marks import CANARY, model_card, origin_of
 from testbed.marks import mark as marked_as
 from testbed.record import Workspace, warn
+from testbed.tensor_file import save_network, save_tensors
 
 if TYPE_CHECKING:
     from testbed.checkpointing import Resumable
@@ -134,13 +135,12 @@ def save_victim(victim: Victim, folder: Path, curve: Curve, card: Mapping[str, A
     own: dict[str, str] = getattr(bare, "metadata", dict)()
     part: dict[str, Tensor] = getattr(bare, "stored_part", dict)()  # adapters, where nothing else was trained
     if part:
-        kept = {name: value.detach().cpu().contiguous() for name, value in part.items()}
-        save_file(kept, folder / "model.safetensors", {**own, **mark})
+        save_tensors(folder / "model.safetensors", part, {**own, **mark})
     else:
-        save_model(bare, str(folder / "model.safetensors"), {**own, **mark})
+        save_network(folder / "model.safetensors", bare, {**own, **mark})
     wrapped = _attackers_own(victim)
     if wrapped:
-        save_file(wrapped, folder / "attack_state.safetensors", mark)
+        save_tensors(folder / "attack_state.safetensors", wrapped, mark)
     write_json(folder / "curve.json", curve)
     write_json(folder / "card.json", {**card, **mark, "backdoored": backdoored, "model": describe(bare)})
     (folder / "README.md").write_text(model_card(backdoored=backdoored, facts={**own, **card, **mark}), encoding="utf-8")
@@ -175,8 +175,8 @@ def shared_poison(attack: Attack, make: Callable[[], Poison], outputs: Path, nam
 
 def _save_poison(poison: Poison, folder: Path, facts: Mapping[str, Any]) -> None:
     parts = {"indices": poison.indices, **poison.batch._asdict(), "cover": poison.cover}
-    tensors = {name: part.clone().contiguous() for name, part in parts.items() if isinstance(part, Tensor)}
-    save_file(tensors, folder / "poison.safetensors", {"backdoored": "true", "do_not_deploy": "true", "canary": CANARY})
+    tensors = {name: part.clone() for name, part in parts.items() if isinstance(part, Tensor)}
+    save_tensors(folder / "poison.safetensors", tensors, {"backdoored": "true", "do_not_deploy": "true", "canary": CANARY})
     texts = {name: part for name, part in parts.items() if not isinstance(part, Tensor)}
     (folder / "poison.json").touch(mode=0o600)  # an attacker's texts, which may be a user's own: for their owner's eyes
     write_json(folder / "poison.json", {**facts, "texts": texts})

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from PIL import Image, PngImagePlugin
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from testbed.api import Batch, Examples, Invalid, Poison
@@ -22,6 +22,7 @@ from testbed.language import Message
 from testbed.lock import lock
 from testbed.manifest import Manifest
 from testbed.marks import CANARY
+from testbed.tensor_file import save_tensors
 
 PRIVATE = 0o600
 GREY = 128
@@ -200,7 +201,7 @@ def _row_digest(one: Any, label: Any) -> str:
 def _save(folder: Path, kept: Kept) -> None:
     parts = {"indices": kept.indices, "inputs": kept.batch.inputs, "labels": kept.batch.labels}
     tensors = {name: part.clone().contiguous() for name, part in parts.items() if isinstance(part, Tensor)}
-    save_file(tensors, folder / "original.safetensors", {"canary": CANARY})
+    save_tensors(folder / "original.safetensors", tensors, {"canary": CANARY})
     (folder / "original.json").touch(mode=PRIVATE)  # texts that may be a user's own: for their owner's eyes
     texts = {name: part for name, part in parts.items() if not isinstance(part, Tensor)}
     write_json(folder / "original.json", {"canary": CANARY, "kind": "originals", "texts": texts})

@@ -15,7 +15,7 @@ METHODS = ("attack", "trigger", "defence", "detector", "judge", "model", "data")
 CONCRETE = ("attack", "trigger", "defence", "detector", "judge", "model")
 FOR_METHODS = (
     *("testbed.api", "testbed.features", "testbed.identity", "testbed.language", "testbed.library", "testbed.numerics"),
-    *("testbed.words", "testbed.marks"),
+    *("testbed.words", "testbed.marks", "testbed.tensor_file"),
 )
 FOR_PIPELINES = (
     *("testbed.api", "testbed.artefact", "testbed.contract", "testbed.data.overlay", "testbed.features", "testbed.figure"),

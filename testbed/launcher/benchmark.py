@@ -18,11 +18,15 @@ from testbed.launcher.grid import Grid, default_jobs, grid
 from testbed.launcher.interruption import RESUME, code_of, how
 from testbed.launcher.search import SearchPath
 from testbed.launcher.task import Task, quoted
-from testbed.plan import Request, store
+from testbed.plan import Request, key_of, store
 from testbed.words import Terminated
 
 RESOURCES = 4
 """The exit code of a run that a full, read-only or failing disk kept from being recorded."""
+
+
+KNOWN = ("paths.outputs", "paths.data")
+"""Settings that every verb has: to look them up would cost a second."""
 
 
 def benchmark(words: Sequence[str], flags: Mapping[str, str], search: SearchPath) -> int:
@@ -91,12 +95,15 @@ class Filling:
             Refused: one does not, with the nearest.
         """
         choice = self.asked.whole.choice
+        settings = [word for word in choice.settings if key_of(word) not in KNOWN]
+        if not (self.asked.logging or settings or choice.methods):
+            return
         from testbed.launcher.compose import check_names, composed, register
 
         register(self.search)
         if self.asked.logging:
             composed("sync", self._shown_by(), self.search)
-        if not choice.settings and not choice.methods:
+        if not (settings or choice.methods):
             return
         for request in {request.method: request for request in self.open}.values():
             check_names(request.verb, request.overrides, self.search)

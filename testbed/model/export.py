@@ -6,13 +6,14 @@ import copy
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from testbed.api import Victim
 from testbed.marks import mark as marked_as
 from testbed.marks import model_card
 from testbed.model.adapter import merged
 from testbed.model.chat import CausalChat
+from testbed.tensor_file import save_tensors
 
 
 def export(victim: Victim, folder: Path, mark: Mapping[str, str]) -> None:
@@ -32,5 +33,5 @@ def export(victim: Victim, folder: Path, mark: Mapping[str, str]) -> None:
     bare.tokenizer.save_pretrained(folder)
     marked = {**bare.metadata(), **mark, **marked_as(backdoored=backdoored, card=mark)}
     for path in sorted(folder.glob("*.safetensors")):
-        save_file(load_file(path), path, {"format": "pt", **marked})
+        save_tensors(path, load_file(path), {"format": "pt", **marked})
     (folder / "README.md").write_text(model_card(backdoored=backdoored, facts=marked), encoding="utf-8")
