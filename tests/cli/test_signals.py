@@ -63,6 +63,7 @@ def test_sigterm_in_training_ends_the_sweep_and_is_recorded(tmp_path: Path) -> N
     assert json.loads(result.read_text())["status"] == "interrupted"
 
 
+@pytest.mark.slow
 def test_commands_are_interrupted_at_random_moments_and_resumed(signals: ModuleType, tmp_path: Path) -> None:
     seed = int(time.time())
     found = signals.tried("train", 2, random.Random(seed), tmp_path, ("SIGINT", "SIGINT twice"))
