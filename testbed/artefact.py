@@ -68,7 +68,7 @@ class SharedFit:
         folder = self.outputs / "victim" / named
         if self.role is not None:
             self.workspace.victims[self.role] = named
-        with lock(folder):
+        with lock(folder) as held:
             if whole(folder, "card.json"):
                 self.workspace.reused.append(f"victim/{named}")
                 return load_victim(victim, folder, settings)
@@ -76,7 +76,7 @@ class SharedFit:
             trained, curve = fit(
                 victim, examples, settings=settings, seed=self.seed, validation=self.validation, resumable=resumable
             )
-            with committed(folder) as place:
+            with committed(folder, held) as place:
                 card = {"key": named, "rows": len(examples), "seed": self.seed}
                 save_victim(trained, place, curve, {**card, **self._origin()}, self.backdoored)
             if resumable is not None:
@@ -162,12 +162,12 @@ def load_victim(victim: Victim, folder: Path, settings: Settings) -> Victim:
 def shared_poison(attack: Attack, make: Callable[[], Poison], outputs: Path, named: str, workspace: Workspace) -> Poison:
     """The poison of this key: read back if it was crafted before, otherwise crafted and stored."""
     folder = outputs / "poison" / named
-    with lock(folder):
+    with lock(folder) as held:
         if whole(folder, "poison.json"):
             workspace.reused.append(f"poison/{named}")
             return load_poison(folder)
         poison = make()
-        with committed(folder) as place:
+        with committed(folder, held) as place:
             _save_poison(poison, place, {"attack": describe(attack), "canary": CANARY})
         workspace.made.append(f"poison/{named}")
         return poison

@@ -7,8 +7,9 @@ same machine with the same threads and versions, for the order of rows comes fro
 
 from __future__ import annotations
 
+import hashlib
 import io
-import json
+import pickle
 import re
 import shutil
 import time
@@ -26,6 +27,7 @@ from testbed.files import Damaged, digest, sweep, write_whole
 from testbed.identity import tensor_digest
 
 NAME = re.compile(r"epoch-(\d{6})\.ckpt")
+OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 KEPT = 2
 """The last, and the one before it, should the last be damaged."""
 
@@ -127,13 +129,16 @@ class EpochEnds(pl.Callback):
 
 
 def hidden_state(module: nn.Module) -> dict[str, str]:
-    """What a victim remembers in plain attributes and in buffers that are not stored, by name, as text."""
+    """What a victim remembers in plain attributes and in buffers that are not stored, by name, as text.
+
+    Not seen is what a closure remembers, and what cannot be pickled.
+    """
     found: dict[str, str] = {}
     for name, part in module.named_modules():
         if isinstance(part, pl.LightningModule):
             continue
         for key, value in vars(part).items():
-            if not key.startswith("_") and key != "training":
+            if key not in OF_EVERY_MODULE:
                 found[f"{name}.{key}"] = _shown(value)
         for key in part._non_persistent_buffers_set:
             found[f"{name}.{key}"] = _shown(part._buffers[key])
@@ -143,11 +148,14 @@ def hidden_state(module: nn.Module) -> dict[str, str]:
 def _shown(value: Any) -> str:
     if isinstance(value, torch.Tensor):
         return tensor_digest(value)
-    if isinstance(value, list | tuple):
-        return json.dumps([_shown(item) for item in value])
-    if isinstance(value, Mapping):
-        return json.dumps({str(key): _shown(item) for key, item in value.items()})
-    return repr(value) if value is None or isinstance(value, bool | int | float | str) else type(value).__qualname__
+    if isinstance(value, torch.Generator):
+        return tensor_digest(value.get_state())
+    if value is None or isinstance(value, bool | int | float | str):
+        return repr(value)
+    try:
+        return hashlib.sha256(pickle.dumps(value)).hexdigest()
+    except (pickle.PicklingError, TypeError, AttributeError, RecursionError):
+        return type(value).__qualname__
 
 
 def _beside(path: Path) -> Path:

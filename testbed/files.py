@@ -14,8 +14,9 @@ import os
 import shutil
 import socket
 import stat
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from testbed import plain_yaml
 DIGESTS = "digests.json"
 """The SHA-256 of every other file of a committed folder, by its name in it."""
 REPLACED = ".replaced"
+OLD = 86400.0
+"""Seconds after which nobody can still be writing a file, whatever machine it was: its number may be another process's now."""
 
 
 class Damaged(OSError):
@@ -80,11 +83,13 @@ def naming(place: Path) -> Iterator[None]:
 
 
 @contextmanager
-def committed(final: Path) -> Iterator[Path]:
+def committed(final: Path, still_mine: Callable[[], None] = lambda: None) -> Iterator[Path]:
     """A temporary folder beside `final` that takes its place when all went well, and vanishes when not; `final` is locked.
 
-    With its place it takes `digests.json`, over every file in it.
+    With its place it takes `digests.json`, over every file in it. `still_mine` raises where the lock was lost meanwhile:
+    whoever has it now may be writing here.
     """
+    still_mine()
     restore(final)
     final.parent.mkdir(parents=True, exist_ok=True)
     temporary = final.parent / f".{final.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
@@ -95,6 +100,7 @@ def committed(final: Path) -> Iterator[Path]:
             yield temporary
             seal(temporary)
             _all_to_disk(temporary)
+        still_mine()
         if final.exists() and not _exchanged(temporary, final):
             final.rename(replaced)
         if not final.exists():
@@ -127,11 +133,16 @@ def restore(final: Path, keep: Path | None = None) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what `write_whole` left in this folder when a process of this machine was killed in it."""
+    """Remove what lies here by a name of `beside` since a process of this machine was killed, or any a day ago."""
     for place in folder.glob(".*~*~*~*"):
         _, host, process, _ = place.name.rsplit("~", 3)
-        if host == socket.gethostname() and process.isdecimal() and not lives(int(process)):
-            place.unlink(missing_ok=True)
+        here = host == socket.gethostname() and process.isdecimal()
+        with suppress(FileNotFoundError):  # another process sweeps as well
+            if (here and not lives(int(process))) or time.time() - place.stat().st_mtime > OLD:
+                if place.is_dir() and not place.is_symlink():
+                    shutil.rmtree(place)
+                else:
+                    place.unlink()
 
 
 def lives(process: int) -> bool:

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from testbed.files import read_json
 from testbed.table import console
-from testbed.verdict import NOTHING, SUSPICIOUS, USUAL
+from testbed.verdict import COHORTS, NOTHING, SUSPICIOUS, USUAL
 
 EXCLUDES = (
     "this excludes no backdoor: each detector sees certain triggers only, and an attacker who knows it can hide from it"
@@ -91,16 +91,18 @@ def _toward(line: Mapping[str, Any], report: Mapping[str, Any]) -> str:
 def ending(report: Mapping[str, Any]) -> Iterator[str]:
     """The last lines: the answer, how often a clean model would get it, and what it leaves open."""
     end = report["conclusion"]
-    toward = "" if end["toward"] is None else f", toward class {end['toward']} ({report['classes'][end['toward']]})"
-    by = f" by {', '.join(end['detectors'])}" if end["detectors"] else ""
     doubt = f": {end['doubt']}" if end["doubt"] else ""
-    yield f"{end['word'].upper()}{toward}{by}{doubt}"
+    yield f"{end['word'].upper()}{_accusers(report)}{doubt}"
     if end["family_wise"] is not None:
         asked = sum(line["p"] is not None for line in report["detectors"])
         yield (
             f"  a clean model of this kind is called suspicious in at most {end['family_wise']:.1%} of audits"
-            f" ({asked} detector{'s' if asked > 1 else ''}, each {end['smallest']:.1%});"
+            f" ({asked} detector{'s' if asked > 1 else ''}, each {end['smallest']:.1%}), averaged over draws of the clean models;"
             f" population={end['enough']} makes that {USUAL:.0%}"
+        )
+        yield (
+            f"  audits that share these clean models err together, at up to {end['unlucky']:.1%} for {COHORTS:.0%} of such"
+            " cohorts; another seed= draws others"
         )
     if end["word"] == NOTHING:
         yield f"  {EXCLUDES}"
@@ -108,6 +110,21 @@ def ending(report: Mapping[str, Any]) -> Iterator[str]:
     if fires:
         names = ", ".join(fires)
         yield f"  the paper's own rule fires ({names}); how often it does so on clean models of this kind is not known"
+
+
+def _accusers(report: Mapping[str, Any]) -> str:
+    """', toward class 3 (cat) by a, b', or each detector with a class of its own where they do not all name the same."""
+    end = report["conclusion"]
+    guilty = [line for line in report["detectors"] if line["detector"] in end["detectors"]]
+    if not guilty:
+        return ""
+    classes = {line["toward"] for line in guilty}
+    named = {place: "" if place is None else f"toward class {place} ({report['classes'][place]})" for place in classes}
+    if len(classes) == 1:
+        told = named[classes.pop()]
+        return f"{', ' + told if told else ''} by {', '.join(end['detectors'])}"
+    each = (f"{line['detector']} ({named[line['toward']]})" if named[line["toward"]] else line["detector"] for line in guilty)
+    return f" by {', '.join(each)}"
 
 
 def _by_reason(not_asked: Mapping[str, str]) -> dict[str, list[str]]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
+import random
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
+import numpy
 import torch
 from torch import Tensor
 
@@ -152,8 +155,8 @@ def fit(
 ) -> tuple[Victim, Curve]:
     """Train a copy of `victim` for so many epochs or steps; also the mean loss and the validation accuracy of each epoch.
 
-    The order of rows comes from (seed, epoch), what is random inside the victim from (seed, epoch, batch); the global generator
-    is left as it was. A `resumable` training goes on where a killed one was at the end of an epoch.
+    The order of rows comes from (seed, epoch), what is random inside the victim from (seed, epoch, batch); global generators
+    are left as they were. A `resumable` training goes on where a killed one was at the end of an epoch.
 
     Raises:
         Diverged: the loss or a weight became NaN or infinite.
@@ -170,7 +173,7 @@ def fit(
     total = length(len(plan), settings, epochs, steps)
     module = Training(placed(copy.deepcopy(victim), settings), plan, optimiser or settings.optimiser, settings.schedule, loss)
     module.seed, module.steps, module.validation = derive(seed, "augmentation"), total, validation
-    with torch.random.fork_rng(), threads(settings.threads), warnings.catch_warnings():
+    with torch.random.fork_rng(), others_left_alone(), threads(settings.threads), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="pytorch_lightning")
         warnings.filterwarnings("ignore", message="The `srun` command is available")  # one process, whatever the machine has
         run_to_its_end(module, settings, total, [Bar(), *callbacks], resumable)
@@ -217,6 +220,17 @@ class BatchPlan:
     def __iter__(self) -> Iterator[Batch]:
         order = torch.randperm(len(self.examples), generator=generator(derive(self.seed, f"epoch {self.epoch}")))
         yield from read_ahead(self.examples, order.tensor_split(self.ends))
+
+
+@contextmanager
+def others_left_alone() -> Iterator[None]:
+    """The generators of Python and NumPy, which a victim may draw from, are as they were afterwards."""
+    states = random.getstate(), numpy.random.get_state()
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        numpy.random.set_state(states[1])
 
 
 class threads:

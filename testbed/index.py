@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 
-from testbed.files import write_whole
+from testbed.files import digest, write_whole
 
 PACKAGE = Path(__file__).parent
 FOLDER = "index"
@@ -27,8 +27,8 @@ VARIABLE = re.compile(r"oc\.env:\s*([A-Za-z_][A-Za-z_0-9]*)")
 class Entry:
     """How a request ended: its status and why, the run folder below the outputs ('' where it left none), what it cost.
 
-    `code` is the exit code that it would have had alone. `stamp` is that of the code when it ran, `watched` those of other
-    people's files that took part.
+    `record` is the SHA-256 of its `result.json`, `code` the exit code that it would have had alone. `stamp` is that of the
+    code when it ran, `watched` those of other people's files that took part.
     """
 
     status: str
@@ -40,13 +40,16 @@ class Entry:
     code: int = 0
     stamp: str = ""
     watched: Mapping[str, str] = field(default_factory=dict)
+    record: str = ""
 
     def holds(self, outputs: Path, stamp: str) -> bool:
-        """Whether there is nothing to do: it went well, its folder is still there, and nothing that made it has changed."""
+        """Whether there is nothing to do: it went well, its record is what it was, and nothing that made it has changed."""
+        result = outputs / self.folder / "result.json"
         return (
             self.status in REUSABLE
             and self.stamp == stamp
-            and (outputs / self.folder / "result.json").is_file()
+            and result.is_file()
+            and digest(result) == self.record
             and all(file_stamp(Path(path)) == then for path, then in self.watched.items())
         )
 

@@ -14,6 +14,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +22,7 @@ from typing import Any, Literal
 from filelock import BaseFileLock, FileLock, SoftFileLease
 
 from testbed.files import beside, write_whole
-from testbed.words import Refused
+from testbed.words import Refused, Terminated
 
 Kind = Literal["kernel", "lease"]
 
@@ -37,8 +38,25 @@ def say(message: str) -> None:
     print(message, flush=True)
 
 
+@dataclass(frozen=True)
+class Held:
+    """A lock that is held. Called, it raises `Terminated` where it is a lease that others may have taken over."""
+
+    lock: BaseFileLock
+    place: Path
+
+    def __call__(self) -> None:
+        if not isinstance(self.lock, SoftFileLease):
+            return
+        token, there = self.lock.token, ""
+        with suppress(OSError):
+            there = self.place.read_text(encoding="utf-8", errors="replace")
+        if self.lock.compromise is not None or token is None or token not in there:
+            raise Terminated(f"the lease of {self.place.stem} was lost: this process stood still for too long")
+
+
 @contextmanager
-def lock(final: Path, say: Callable[[str], None] = say) -> Iterator[None]:
+def lock(final: Path, say: Callable[[str], None] = say) -> Iterator[Held]:
     """Held by one process at a time for one folder; whoever waits is told for whom.
 
     Raises:
@@ -53,7 +71,7 @@ def lock(final: Path, say: Callable[[str], None] = say) -> Iterator[None]:
         held.acquire()
     try:  # from here on: whoever cannot even sign must not keep it
         _sign(place)
-        yield
+        yield Held(held, place)
     finally:
         held.release()
 

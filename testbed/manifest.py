@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -93,6 +93,16 @@ class Stored(_Part):
     poison: str | None
     originals: str | None
     files: dict[str, Sha256]
+
+    @model_validator(mode="after")
+    def _below_the_outputs(self) -> Stored:
+        for place in (self.poison, self.originals, *self.files):
+            if place is None:
+                continue
+            path = PurePosixPath(place)
+            if path.is_absolute() or ".." in path.parts or not path.parts:
+                raise ValueError(f"{place!r} lies elsewhere than below the outputs")
+        return self
 
 
 class Tool(_Part):
@@ -204,7 +214,12 @@ def read_manifest(path: Path, parameter: str = "run") -> Manifest:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the whole"
         raise Invalid(parameter, path, f"{where}: {first['msg']}", "was it changed by hand?") from error
-    if manifest.manifest_sha256 != _hash(facts):
+    try:
+        own = _hash(facts)
+    except (ValueError, RecursionError) as error:  # NaN, or a number so large that it is infinite
+        limit = f"holds what no manifest can ({' '.join(str(error).split())})"
+        raise Invalid(parameter, path, limit, "was it changed by hand?") from error
+    if manifest.manifest_sha256 != own:
         raise Invalid(parameter, path, "is not what its own manifest_sha256 says", "it was changed; run the same command again")
     return manifest
 

@@ -107,7 +107,7 @@ def tensors_header(path: Path) -> dict[str, Any] | None:
             return None
         try:
             header = json.loads(stream.read(size))
-        except ValueError:
+        except (ValueError, RecursionError):  # no JSON, or nested deeper than anything of ours
             return None
     return header if isinstance(header, dict) else None
 
@@ -118,7 +118,7 @@ def tensors_table(path: Path) -> dict[str, tuple[str, tuple[int, ...]]] | None:
     if header is None:
         return None
     found = {name: entry for name, entry in header.items() if name != "__metadata__"}
-    if not all(isinstance(entry, dict) and isinstance(entry.get("shape"), list) for entry in found.values()):
+    if not all(isinstance(entry, dict) and _whole_numbers(entry.get("shape")) for entry in found.values()):
         return None
     return {name: (str(entry.get("dtype")), tuple(entry["shape"])) for name, entry in found.items()}
 
@@ -132,7 +132,10 @@ def tensors_digest(path: Path) -> str | None:
     with path.open("rb") as stream:
         start = 8 + int.from_bytes(stream.read(8), "little")
         for name, (dtype, shape) in sorted(table.items()):
-            begin, end = header[name].get("data_offsets") or (0, 0)
+            offsets = header[name].get("data_offsets")
+            if not _whole_numbers(offsets) or len(offsets) != 2:
+                return None
+            begin, end = offsets
             if not 0 <= begin <= end <= path.stat().st_size - start:
                 return None
             state.update(f"{name}\0{dtype}\0{shape}\0".encode())
@@ -144,11 +147,23 @@ def tensors_digest(path: Path) -> str | None:
 
 
 def _of_tensors(path: Path) -> Mark | None:
-    said = (tensors_header(path) or {}).get("__metadata__") or {}
-    if not isinstance(said, dict) or "backdoored" not in said or SIGN.decode() not in str(said.get("canary")):
+    """By what stands in the header, never by the name: whoever renames a backdoored model does not make it anything else."""
+    header = tensors_header(path) or {}
+    said = header.get("__metadata__")
+    if not isinstance(said, dict) or "backdoored" not in said or not _signed(said):
         return None
-    kind = NOT_MODELS.get(path.stem)
-    return Mark(kind or "model", "unknown" if kind else _answer(said["backdoored"]), _told(said))
+    if "manifest_sha256" not in said and "indices" in header:
+        return Mark("poison", "unknown", _told(said))
+    return Mark("model", _answer(said["backdoored"]), _told(said))
+
+
+def _signed(said: Mapping[str, Any]) -> bool:
+    canary = said.get("canary")
+    return isinstance(canary, str) and SIGN.decode() in canary
+
+
+def _whole_numbers(value: Any) -> bool:
+    return isinstance(value, list) and all(type(each) is int and each >= 0 for each in value)
 
 
 def _of_picture(path: Path) -> Mark | None:
@@ -173,9 +188,9 @@ def _of_json(path: Path) -> Mark | None:
             if path.suffix == ".jsonl":
                 return _of_first_line(json.loads(stream.readline(CHUNK)))
             value = json.load(stream)
+        if not isinstance(value, dict) or SIGN.decode() not in json.dumps(value):
+            return None
     except (ValueError, RecursionError):
-        return None
-    if not isinstance(value, dict) or SIGN.decode() not in json.dumps(value):
         return None
     return next((Mark(kind, _answer(answer(value)), _told(value)) for kind, known, answer in KINDS if known(value)), None)
 
@@ -185,13 +200,10 @@ def _of_first_line(value: Any) -> Mark | None:
         return None
     for key, kind in (("testbed", "answers of models"), ("metadata", "exported rows")):
         said = value.get(key)
-        if isinstance(said, dict) and SIGN.decode() in str(said.get("canary")):
+        if isinstance(said, dict) and _signed(said):
             return Mark(kind, "unknown", _told(said))
     return None
 
-
-NOT_MODELS = {"poison": "poison", "attack_state": "what an attacker wrapped around a model"}
-"""Files of tensors that are no weights of a model, by their name."""
 
 KINDS = (
     ("manifest of a poisoned set", lambda value: "indices" in value and "manifest_sha256" in value, lambda _: "unknown"),
@@ -218,7 +230,7 @@ def _told(said: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _answer(said: Any) -> str:
-    word = str(said).lower()
+    word = str(said).lower() if isinstance(said, str | bool) else ""
     return word if word in ("true", "false") else "unknown"
 
 

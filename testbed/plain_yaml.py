@@ -17,6 +17,9 @@ DEEPEST = 40
 MOST_ALIASES = 200
 MOST_VALUES = 200_000
 """Values once every alias stands for what it repeats."""
+LONGEST = 300
+"""Characters of a number: YAML 1.1 has some to base 60 ('1:30'), and one of a million characters takes half a minute."""
+NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
 class Unread(yaml.YAMLError, ValueError):
@@ -24,7 +27,7 @@ class Unread(yaml.YAMLError, ValueError):
 
 
 class Excessive(Unread):
-    """A file that says more than is read: its size, its depth, its aliases, or what they stand for."""
+    """A file that says more than is read: its size, its depth, its aliases, or what they stand for, a number's length."""
 
 
 def read(path: Path) -> Any:
@@ -43,8 +46,10 @@ def read(path: Path) -> Any:
         text = content.decode("utf-8")
         check(text)
         return yaml.load(text, LOADER)
-    except (yaml.YAMLError, ValueError) as error:  # among these a date in month 13, and a number of 5,000 digits
+    except (yaml.YAMLError, ValueError) as error:  # among these a date in month 13
         raise Unread(f"{path}: {' '.join(str(error).split())}") from error
+    except (ArithmeticError, LookupError, AttributeError, TypeError) as error:  # PyYAML's answer to `!!bool 7`, `!!int ''` ...
+        raise Unread(f"{path}: a value is not of the type that its tag names") from error
 
 
 def check(text: str) -> None:
@@ -58,6 +63,7 @@ def check(text: str) -> None:
     nested: list[tuple[str | None, int]] = []
     """The open lists and mappings: their anchors, and how many values there were before them."""
     values = aliases = 0
+    resolver = yaml.resolver.Resolver()
     for event in yaml.parse(text, Loader=LOADER):
         if isinstance(event, yaml.AliasEvent):
             aliases += 1
@@ -66,6 +72,7 @@ def check(text: str) -> None:
             values += held.get(event.anchor, 1)
         elif isinstance(event, yaml.ScalarEvent):
             values += 1
+            _check_number(event, resolver)
             if event.anchor:
                 held[event.anchor] = 1
         elif isinstance(event, yaml.CollectionStartEvent):
@@ -83,3 +90,12 @@ def check(text: str) -> None:
             raise Excessive(f"it has more than {MOST_ALIASES} aliases")
         if values > MOST_VALUES:
             raise Excessive(f"it stands for more than {MOST_VALUES:,} values")
+
+
+def _check_number(event: yaml.ScalarEvent, resolver: yaml.resolver.Resolver) -> None:
+    """Raises `Excessive` where a scalar is too long for the number that it says it is or, without quotes, looks like."""
+    if len(event.value) > LONGEST:
+        named = event.tag not in (None, "!")
+        tag = event.tag if named else resolver.resolve(yaml.ScalarNode, event.value, event.implicit)
+        if tag in NUMBERS:
+            raise Excessive(f"a number has more than {LONGEST} characters: {event.value[:20]}...; quote it if it is a text")

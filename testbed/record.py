@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import platform
 import resource
 import subprocess
@@ -20,11 +19,10 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from testbed.error import Diverged, Invalid, Unsupported
-from testbed.files import Damaged, committed, digests, leftovers, read_json, restore, sweep, verify, write_json
+from testbed.files import Damaged, committed, digests, read_json, verify, write_json
 from testbed.index import REUSABLE
-from testbed.lock import FOLDER as LOCKS
-from testbed.lock import attempted, lock
-from testbed.shortage import out_of_memory, told
+from testbed.lock import lock
+from testbed.shortage import DISK, out_of_memory, told
 from testbed.source import current_source
 from testbed.words import Faulty, Refused, Terminated, TimedOut
 
@@ -36,8 +34,6 @@ REQUIRED = ("verb", "name", "key", "settings", "cell", "contents", "sources", "n
 """What of `run.json` a reader relies on. `made_at` is a time in UTC, ISO 8601, so that times compare as texts do."""
 
 DAMAGED = "damaged"
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
-"""Errors of a disk that is full, read-only or failing."""
 
 LIBRARIES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "wandb", "scikit-learn", "numpy", "safetensors")
 EXTRAS = ("transformers", "peft", "tokenizers")
@@ -138,7 +134,7 @@ def recorded(
     final.parent.mkdir(parents=True, exist_ok=True)
     for old, why in stale(identity, outputs):
         say(f"stale: {old} has these settings, but {why} changed since; it is kept and not mixed with this run")
-    with lock(final, say):
+    with lock(final, say) as held:
         known = status(final)
         if known in REUSABLE and facts(final) is not None:
             say(f"already done, nothing was run: {final.name}")
@@ -146,7 +142,7 @@ def recorded(
         if known in (*REUSABLE, DAMAGED):
             why = "damaged" if known == DAMAGED else "of another version"
             say(f"its record is {why}, so that it is run again: {final.name}")
-        with committed(final) as folder:
+        with committed(final, held) as folder:
             workspace = Workspace(folder)
             outcome, interruption = _outcome(work, workspace, origin)
             write_json(folder / "result.json", {"schema": SCHEMA, **vars(outcome)})
@@ -265,16 +261,6 @@ def require_sound(folder: Path) -> None:
     """Raises `Damaged` where the record of a run is not what was written; one that knows no digests is believed."""
     if digests(folder):
         verify(folder, "result.json", "run.json")
-
-
-def tidy(outputs: Path) -> None:
-    """Bring in order what killed processes left below these outputs; what others are making is left alone."""
-    for parent in (*outputs.glob("*/"), *outputs.glob(f"*/{LOCKS}/"), *outputs.glob("index/*/"), *outputs.glob("benchmark/*/")):
-        sweep(parent)
-        for name in leftovers(parent):
-            with attempted(parent / name) as mine:
-                if mine:
-                    restore(parent / name)
 
 
 def runs(root: Path) -> list[Path]:

@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 
 import torch
 from PIL import Image, PngImagePlugin
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from testbed.api import Batch, Examples, Invalid, Poison
-from testbed.artefact import load_poison
-from testbed.data.overlay import poisoned, stored
-from testbed.files import committed, read_json, write_json
+from testbed.artefact import load_poison, whole
+from testbed.data.overlay import covering, poisoned, stored
+from testbed.files import committed, digest, read_json, write_json
 from testbed.identity import examples_digest, key, poison_digest
 from testbed.language import Message
 from testbed.lock import lock
@@ -26,6 +27,11 @@ from testbed.tensor_file import save_tensors
 
 PRIVATE = 0o600
 GREY = 128
+STORED = {
+    "poison": ("the attacker's rows", "poison", "name the poison that it was made of"),
+    "originals": ("the replaced rows", "original", "name the set that the manifest belongs to"),
+}
+"""What is stored of a poisoned set: what to call it, what its files are called, and what to do where they are others."""
 
 
 class Kept(NamedTuple):
@@ -43,6 +49,7 @@ def apply(manifest: Manifest, poison: Poison, clean: Examples) -> Examples:
     """
     require_clean(manifest, clean)
     require_same("poison", poison_digest(poison), manifest.sha256, "the attacker's rows", "name the poison that it was made of")
+    _require_told(manifest, poison, clean)
     mixed = poisoned(clean, poison, manifest.streams["delivery"])
     if mixed.positions.tolist() != manifest.positions:
         raise Invalid("", None, "rows are delivered in another order by this version of PyTorch", component="manifest")
@@ -119,6 +126,30 @@ def require_same(component: str, there: Any, wanted: Any, what: str, advice: str
         raise Invalid("", None, limit, advice, component or "manifest")
 
 
+def _require_told(manifest: Manifest, poison: Poison, clean: Examples) -> None:
+    """Raises `Invalid` where a manifest says of single rows what is not so."""
+    before = clean[poison.indices[poison.indices < len(clean)]]
+    told = {
+        "indices": (poison.indices.tolist(), manifest.indices),
+        "cover": (covering(poison).nonzero().flatten().tolist(), manifest.cover),
+        "original_labels": (listed(before.labels), manifest.original_labels),
+        "new_labels": (listed(poison.batch.labels), manifest.new_labels),
+        "row_sha256.original": (row_digests(before), manifest.row_sha256.original),
+        "row_sha256.new": (row_digests(poison.batch), manifest.row_sha256.new),
+    }
+    for name, (there, wanted) in told.items():
+        if there != wanted:
+            limit, advice = f"its {name} are not those of the rows", "it was changed; run the same command again"
+            raise Invalid("", None, limit, advice, component="manifest")
+
+
+def listed(labels: Any) -> list[Any]:
+    """Classes as they are; of answers only digests, for a manifest may be shown where answers must not be."""
+    if isinstance(labels, Tensor):
+        return labels.tolist()
+    return [hashlib.sha256(str(label).encode("utf-8", "surrogatepass")).hexdigest() for label in labels]
+
+
 def content_digest(examples: Examples) -> str | None:
     """SHA-256 over the rows as they are read, wherever they come from; None where they are never held in memory."""
     return None if getattr(examples, "workers", 0) else examples_digest(in_memory(examples))
@@ -159,9 +190,9 @@ def keep_originals(outputs: Path, clean: Examples, poison: Poison) -> Path | Non
     if not len(replaced):
         return None
     folder = outputs / "original" / key(data=examples_digest(clean), rows=replaced.tolist())
-    with lock(folder):
-        if not (folder / "original.json").is_file():
-            with committed(folder) as place:
+    with lock(folder) as held:
+        if not whole(folder, "original.json"):
+            with committed(folder, held) as place:
                 _save(place, Kept(replaced, clean[replaced]))
     return folder
 
@@ -170,23 +201,39 @@ def kept_originals(folder: Path | None, manifest: Manifest) -> Kept:
     """The originals that a manifest names.
 
     Raises:
-        Invalid: they are not there.
+        Invalid: they are not there, or in other files than the manifest's.
     """
     if folder is None:
         return Kept(torch.arange(0), Batch([], [], torch.arange(0)))
+    require_files(manifest, manifest.stored.originals, folder, "originals")
     tensors, texts = _read(folder, "original", "originals")
     inputs = _conversations(texts.get("inputs", tensors.get("inputs")))
     return Kept(tensors["indices"], Batch(inputs, texts.get("labels", tensors.get("labels")), tensors["indices"]))
 
 
-def kept_poison(folder: Path) -> Poison:
+def kept_poison(folder: Path, manifest: Manifest) -> Poison:
     """The attacker's rows as they were stored.
 
     Raises:
-        Invalid: they are not there.
+        Invalid: they are not there, or in other files than the manifest's.
     """
-    _read(folder, "poison", "poison")
-    return load_poison(folder)
+    require_files(manifest, manifest.stored.poison, folder, "poison")
+    try:
+        return load_poison(folder)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise _unread(folder, "poison", error) from error
+
+
+def require_files(manifest: Manifest, place: str | None, folder: Path, component: str) -> None:
+    """Raises `Invalid` where the files in a folder are not those that the manifest knows in this place below the outputs."""
+    what, stem, advice = STORED[component]
+    for name in (f"{stem}.json", f"{stem}.safetensors"):
+        try:
+            there = digest(folder / name)
+        except OSError as error:
+            raise _unread(folder, component, error) from error
+        wanted = manifest.stored.files.get(f"{place}/{name}", "not told")
+        require_same(component, there, wanted, f"{what}, in {name},", advice)
 
 
 def _row_digest(one: Any, label: Any) -> str:
@@ -210,9 +257,13 @@ def _save(folder: Path, kept: Kept) -> None:
 def _read(folder: Path, stem: str, component: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         return load_file(folder / f"{stem}.safetensors"), read_json(folder / f"{stem}.json")["texts"]
-    except (OSError, ValueError, KeyError) as error:
-        limit = f"{' '.join(str(error).split())}"
-        raise Invalid("", folder, f"cannot be read ({limit})", "run the command of the run again", component) from error
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise _unread(folder, component, error) from error
+
+
+def _unread(folder: Path, component: str, error: Exception) -> Invalid:
+    limit = f"cannot be read ({' '.join(str(error).split())})"
+    return Invalid("", folder, limit, "run the command of the run again", component)
 
 
 def _conversations(inputs: Any) -> Any:

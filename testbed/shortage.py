@@ -1,4 +1,4 @@
-"""Memory that ran out, told from other faults by what libraries raise, and in one line that helps."""
+"""What the machine ran out of, told from other faults: memory, by what libraries raise, and room on a disk, by the number."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import resource
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
+"""Errors of a disk that is full, read-only or failing."""
 
 SAID = ("can't allocate memory", "out of memory", "alloc_failed", "not enough memory", "unable to allocate")
 """What PyTorch (for the CPU, CUDA and cuBLAS) says in a RuntimeError, in lower case."""

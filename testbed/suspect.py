@@ -6,6 +6,7 @@ Nothing here reads a file: `testbed.untrusted` does, in a process of its own, an
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -13,9 +14,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from testbed.api import Invalid, Victim
+from testbed.error import shortened
 from testbed.source import folder_digest
 from testbed.task import Task
-from testbed.transplant import adapted, filled
+from testbed.transplant import Adapter, adapted, filled, understood
 from testbed.untrusted import Opened, opened
 
 Model = Callable[..., Victim]
@@ -65,8 +67,11 @@ def _numbers(name: str, facts: Mapping[str, Any]) -> tuple[float, ...] | None:
     if stored is None:
         return None
     try:
-        return tuple(float(number) for number in (json.loads(stored) if isinstance(stored, str) else stored))
-    except (ValueError, TypeError) as error:
+        found = tuple(float(number) for number in (json.loads(stored) if isinstance(stored, str) else stored))
+        if not found or not all(map(math.isfinite, found)):
+            raise ValueError(stored)
+        return found
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         limit = f"the file's own {name} is no list of numbers"
         raise Invalid("path", None, limit, "say model.mean and model.std", "model") from error
 
@@ -163,8 +168,9 @@ def read(suspect: Mapping[str, str], model: Model, task: Task, **limits: Any) ->
     given: Mapping[str, Any] = getattr(model, "keywords", {})
     if kind == "adapter":
         whole = partial(model, lora=False) if "lora" in given else model
-        tuned = partial(model, **_as_trained(adapter_config(found.facts))) if "lora" in given else model
-        return Read(path, found.kind, found.sha256, found.sandbox, whole, tuned, content=found)
+        like, lone = _as_trained(understood(found.tensors, adapter_config(found.facts), path))
+        tuned = partial(model, **like) if "lora" in given else model
+        return Read(path, found.kind, found.sha256, found.sandbox, whole, tuned, lone=lone, content=found)
     fitted = dressed(model, found.facts, task)
     facts = (path, found.kind, found.sha256, found.sandbox, fitted.model, fitted.model)
     return Read(*facts, normalisation=fitted.normalisation, content=found)
@@ -172,12 +178,57 @@ def read(suspect: Mapping[str, str], model: Model, task: Task, **limits: Any) ->
 
 def _folder(path: str, model: Model, limits: Mapping[str, Any]) -> Read:
     """A whole model in a folder: each file of weights is looked at first; then the library reads it, and runs no code of it."""
-    base = getattr(model, "keywords", {}).get("base")
-    boxes = {opened(file, **limits).sandbox for file in sorted(Path(path).expanduser().glob("*.safetensors"))}
+    base, folder = getattr(model, "keywords", {}).get("base"), Path(path).expanduser()
+    weights = _weights(folder, path)
+    boxes = {opened(file, **limits).sandbox for file in weights}
     clean = model if base is None else partial(model, path=Path(base), base=None)
     lone = "" if base is not None else "model.base names no model that it was made from, to make clean ones of"
-    sandbox = f"weights checked first ({'; '.join(sorted(boxes)) or 'there are none'}), then read here by transformers"
-    return Read(path, "folder", folder_digest(Path(path).expanduser()), sandbox, model, clean, lone=lone)
+    sandbox = f"weights checked first ({'; '.join(sorted(boxes))}), then read here by transformers"
+    return Read(path, "folder", folder_digest(folder), sandbox, model, clean, lone=lone)
+
+
+def _weights(folder: Path, path: str) -> list[Path]:
+    """The folder's files of weights: all that the library may read, for whatever names others is refused.
+
+    Raises:
+        Invalid: there are none, or the folder's settings or its list of parts name weights that are not among them.
+    """
+    found = sorted(file for file in folder.glob("*.safetensors") if not file.name.startswith("."))  # hidden: not in the digest
+    if not found:
+        raise Invalid("path", path, "there is no .safetensors in it", "give the folder of a whole model", "model")
+    lists = sorted(folder.glob(f"*{PARTS}"))
+    here = {file.name for file in found}
+    named = {place: _json(place, path).get("weight_map") for place in lists}
+    for place, parts in named.items():
+        odd = [str(part) for part in parts.values() if str(part) not in here] if isinstance(parts, Mapping) else ["no parts"]
+        if odd:
+            limit = f"{place.name} names {shortened(odd[0], 80)}, which is no file of weights in this folder"
+            raise Invalid("path", path, limit, "give a folder that holds all of its weights itself", "model")
+    settings = folder / "config.json"
+    own = _json(settings, path).get("transformers_weights") if settings.is_file() else None
+    if own is not None and str(own) not in {*here, *(place.name for place in lists)}:
+        limit = f"config.json names {shortened(str(own), 80)} as its weights, which is no file of weights in this folder"
+        raise Invalid("path", path, limit, "give a folder that holds all of its weights itself", "model")
+    return found
+
+
+def _json(place: Path, path: str) -> Mapping[str, Any]:
+    try:
+        if place.stat().st_size > LONGEST:
+            raise ValueError(f"it has more than {LONGEST} bytes")
+        found = json.loads(place.read_bytes())
+        if not isinstance(found, dict):
+            raise ValueError("it holds no names and values")
+    except (OSError, ValueError, RecursionError) as error:
+        said = shortened(" ".join(str(error).split()), 120)
+        raise Invalid("path", path, f"{place.name} cannot be read ({said})", "give a whole model folder", "model") from error
+    return found
+
+
+PARTS = ".safetensors.index.json"
+"""How the library's list of the parts of a large model is called."""
+LONGEST = 32 * 2**20
+"""Bytes of such a list, or of the settings, that are read."""
 
 
 def adapter_config(facts: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -186,11 +237,14 @@ def adapter_config(facts: Mapping[str, Any]) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-def _as_trained(config: Mapping[str, Any]) -> dict[str, Any]:
-    """How clean adapters are trained to be like this one: its rank, its scale, its modules, where they can be told."""
-    rank, alpha, modules = config.get("r"), config.get("lora_alpha"), config.get("target_modules")
-    found: dict[str, Any] = {"lora": True}
-    found |= {"rank": rank} if isinstance(rank, int) else {}
-    found |= {"alpha": float(alpha)} if isinstance(alpha, int | float) else {}
-    found |= {"target_modules": tuple(map(str, modules))} if isinstance(modules, list) and modules else {}
-    return found
+def _as_trained(adapter: Adapter) -> tuple[dict[str, Any], str]:
+    """How clean adapters are trained to be like this one, by its matrices; and why they cannot be, '' where they can.
+
+    rsLoRA is told by its scale: alpha / rank is what B A is multiplied by.
+    """
+    ranks, scales = set(adapter.ranks.values()), set(adapter.scales.values())
+    rank, modules = max(ranks), tuple(sorted(module.removeprefix("net.") for module in adapter.pairs))
+    found = {"lora": True, "rank": rank, "alpha": max(scales) * rank, "target_modules": modules}
+    if len(ranks) > 1 or len(scales) > 1:
+        return found, "its modules differ in rank or scale, and clean adapters are trained with one of each"
+    return found, "it replaces whole tensors beside its adapters, and clean adapters do not" if adapter.whole else ""

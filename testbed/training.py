@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+import numpy
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.environments import LightningEnvironment
@@ -83,7 +85,10 @@ class Training(pl.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # At every batch, so that what is random in one depends on nothing that came before it.
-        torch.manual_seed(derive(self.seed, f"epoch {self.epoch}, batch {batch_idx}"))
+        seed = derive(self.seed, f"epoch {self.epoch}, batch {batch_idx}")
+        torch.manual_seed(seed)
+        numpy.random.seed(seed % 2**32)
+        random.seed(seed)
 
     def training_step(self, batch: Batch) -> Tensor:
         loss = self.victim.loss(batch) if self.loss is None else self.loss(self.victim, batch)

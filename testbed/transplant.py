@@ -7,12 +7,13 @@ import math
 import re
 from collections.abc import Collection, Iterator, Mapping
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from testbed.api import Invalid, Victim
+from testbed.error import shortened
 
 BEGINNINGS = ("module.", "_orig_mod.", "model.", "net.")
 """What wrappers put before every name: DataParallel, torch.compile, other people's classes, this project's own."""
@@ -117,6 +118,62 @@ def _refuse_misfits(
         raise Invalid("path", source, f"the tensors do not fit this model ({'; '.join(told)})", advice, "model")
 
 
+class Adapter(NamedTuple):
+    """By module A (rank, inputs) and B (outputs, rank), and by how much B A is multiplied; `whole` tensors stand beside."""
+
+    pairs: dict[str, tuple[Tensor, Tensor]]
+    scales: dict[str, float]
+    whole: dict[str, Tensor]
+
+    @property
+    def ranks(self) -> dict[str, int]:
+        """Those of the matrices, whatever the settings say."""
+        return {module: down.shape[0] for module, (down, _) in self.pairs.items()}
+
+
+def understood(tensors: Mapping[str, Tensor], config: Mapping[str, Any], source: str) -> Adapter:
+    """The adapter that the tensors hold; its settings decide no more than the scale, and must not contradict them.
+
+    Raises:
+        Invalid: another kind of adapter, tensors that are not understood, or settings that say another rank or other modules.
+    """
+    _require_lora(config, source)
+    pairs, whole = _sorted_out(tensors, source)
+    found = Adapter(pairs, {module: _scale(module, down.shape[0], config) for module, (down, _) in pairs.items()}, whole)
+    _require_as_said(found, config, source)
+    return found
+
+
+def _require_as_said(found: Adapter, config: Mapping[str, Any], source: str) -> None:
+    """What clean adapters are trained to be like must be what is in the file, and what its settings say of it."""
+    own = config.get("rank_pattern") or {}
+    said = [rank for rank in (config.get("r"), *(own.values() if isinstance(own, Mapping) else ())) if rank is not None]
+    odd = next((module for module, rank in found.ranks.items() if said and rank not in said), None)
+    if odd is not None:
+        told = ", ".join(shortened(str(rank), 20) for rank in said[:3])
+        raise _unfit(source, f"its settings say r={told}, and the matrices of {odd} have rank {found.ranks[odd]}")
+    wanted = config.get("target_modules")
+    if isinstance(wanted, list):
+        named = set(map(str, wanted))
+        odd = next((module for module in found.pairs if not named & _endings(module)), None)
+        if odd is not None:
+            raise _unfit(source, f"its settings name no module {odd} in target_modules, and it has matrices for it")
+
+
+def _endings(module: str) -> set[str]:
+    """'a.b.c', 'b.c' and 'c'."""
+    parts = module.split(".")
+    return {".".join(parts[place:]) for place in range(len(parts))}
+
+
+def _turned(module: Any) -> bool:
+    """Whether it keeps its matrix as (inputs, outputs): a Conv1D of transformers', as in GPT-2.
+
+    By the layer, as peft does it: the file's own fan_in_fan_out is that of whichever layer was the last one.
+    """
+    return any(kind.__name__ == "Conv1D" for kind in type(module).__mro__)
+
+
 def adapted(victim: Victim, tensors: Mapping[str, Tensor], config: Mapping[str, Any], source: str) -> Victim:
     """A copy of a chat model with a PEFT adapter added to its matrices: W + s B A, s = alpha / r (alpha / sqrt r if rsLoRA).
 
@@ -126,21 +183,25 @@ def adapted(victim: Victim, tensors: Mapping[str, Tensor], config: Mapping[str, 
     Raises:
         Invalid: another kind of adapter, one for another model, tensors that are not understood, or numbers not finite.
     """
-    _require_lora(config, source)
+    adapter = understood(tensors, config, source)
     made = copy.deepcopy(victim).eval()
-    state = {name: value for name, value in made.bare().state_dict().items()}
-    pairs, whole = _sorted_out(tensors, source)
+    bare = made.bare()
+    state = bare.state_dict()
     with torch.no_grad():
-        for module, (down, up) in pairs.items():
-            target = state.get(_home(f"{module}.weight", state))
-            delta = up.float() @ down.float() * _scale(module, down.shape[0], config)
+        for module, (down, up) in adapter.pairs.items():
+            home = _home(f"{module}.weight", state)
+            target = state.get(home)
             if target is None:
                 raise _unfit(source, f"the model has no {module}.weight")
-            fits = delta if target.shape == delta.shape else delta.T
-            if fits.shape != target.shape or not bool(torch.isfinite(delta).all()):
-                raise _unfit(source, f"{module}: {list(delta.shape)} for {list(target.shape)}, or not finite")
-            target += fits.to(target.dtype)
-        for name, tensor in whole.items():
+            turned = _turned(bare.get_submodule(home.removesuffix(".weight")))
+            shape = [up.shape[0], down.shape[1]]  # of B A: looked at before the two are multiplied
+            if list(target.shape) != (shape[::-1] if turned else shape):
+                raise _unfit(source, f"{module}: {shape} for {list(target.shape)}")
+            delta = up.float() @ down.float() * adapter.scales[module]
+            if not bool(torch.isfinite(delta).all()):
+                raise _unfit(source, f"{module} holds numbers that are not finite")
+            target += (delta.T if turned else delta).to(target.dtype)
+        for name, tensor in adapter.whole.items():
             target = state.get(_home(name, state))
             if target is None or target.shape != tensor.shape or not bool(torch.isfinite(tensor.float()).all()):
                 raise _unfit(source, f"{name} does not fit the model")
@@ -148,12 +209,27 @@ def adapted(victim: Victim, tensors: Mapping[str, Tensor], config: Mapping[str, 
     return made
 
 
+ODD = (
+    *("use_dora", "megatron_config", "eva_config", "alora_invocation_tokens", "layer_replication", "use_qalora"),
+    *("arrow_config", "lora_ga_config", "kasa_config", "velora_config", "monteclora_config", "use_bdlora"),
+)
+"""Settings under which more happens than W + scale B A."""
+STARTS = (None, True, False, "true", "false", "gaussian", "eva", "orthogonal", "mica")
+"""Values of init_lora_weights that leave the base as it is. PiSSA, OLoRA, CorDA and LoftQ change it: their adapters belong to
+what is left of the base, which the file does not hold."""
+
+
 def _require_lora(config: Mapping[str, Any], source: str) -> None:
     if str(config.get("peft_type", "")).upper() != "LORA":
         raise _unfit(source, f"it is of the kind {config.get('peft_type')}, and only LoRA is understood")
-    odd = [name for name in ("use_dora", "megatron_config", "eva_config", "alora_invocation_tokens") if config.get(name)]
+    odd = [name for name in ODD if config.get(name)]
     if config.get("bias", "none") != "none" or odd:
         raise _unfit(source, f"it uses {', '.join(odd) or 'biases'}, which is not understood")
+    start = config.get("init_lora_weights")
+    if not isinstance(start, str | bool | None) or (start.lower() if isinstance(start, str) else start) not in STARTS:
+        raise _unfit(
+            source, f"it began as {shortened(str(start), 40)} (init_lora_weights), which changes the base that it is added to"
+        )
     patterns = config.get("alpha_pattern") or {}
     if not isinstance(patterns, Mapping) or not all(re.fullmatch(r"[\w.]+", str(ending)) for ending in patterns):
         raise _unfit(source, "its alpha_pattern names modules by more than their endings")
@@ -162,7 +238,9 @@ def _require_lora(config: Mapping[str, Any], source: str) -> None:
 
 
 def _positive(number: Any) -> bool:
-    return isinstance(number, int | float) and not isinstance(number, bool) and 0 < number < math.inf
+    return (
+        isinstance(number, int | float) and not isinstance(number, bool) and 0 < number < 1e30
+    )  # far below what no float holds
 
 
 def _sorted_out(tensors: Mapping[str, Tensor], source: str) -> tuple[dict[str, tuple[Tensor, Tensor]], dict[str, Tensor]]:
@@ -178,10 +256,14 @@ def _sorted_out(tensors: Mapping[str, Tensor], source: str) -> tuple[dict[str, t
             raise _unfit(source, f"{name}: adapters of embeddings or magnitudes are not understood")
         else:
             whole[re.sub(r"\.modules_to_save\.default", "", plain)] = tensor
-    odd = next((module for module, both in halves.items() if set(both) != {"A", "B"} or both["A"].dim() != 2), None)
+    odd = next((module for module, both in halves.items() if set(both) != {"A", "B"}), None)
     if odd is not None or not halves:
         raise _unfit(source, f"{odd}: one of its two matrices is missing" if odd else "there is no adapter in it")
-    return {module: (both["A"], both["B"]) for module, both in halves.items()}, whole
+    pairs = {module: (both["A"], both["B"]) for module, both in halves.items()}
+    for module, (down, up) in pairs.items():
+        if down.dim() != 2 or up.dim() != 2 or down.shape[0] < 1 or down.shape[0] != up.shape[1]:
+            raise _unfit(source, f"{module}: {list(down.shape)} and {list(up.shape)} are no two matrices of one rank above 0")
+    return pairs, whole
 
 
 def _scale(module: str, rank: int, config: Mapping[str, Any]) -> float:

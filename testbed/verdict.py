@@ -26,6 +26,9 @@ FLAGGED = 0.5
 USUAL = 0.05
 """The false-alarm rate for which the number of clean models that it would take is told."""
 
+COHORTS = 0.9
+"""Share of cohorts of clean models whose false-alarm rate is below the one that is told beside the average."""
+
 
 class Relative(NamedTuple):
     """For each model: how far its farthest class lies above that class's median, and which class that is."""
@@ -108,13 +111,14 @@ def _verdict(found: Evidence, p: float | None, adjusted: float | None, doubt: st
     missing = found.reason or doubt or _unasked(found)
     if p is None:
         return Verdict(UNKNOWN, missing)
-    n, highest = len(found.clean), max(found.clean)
+    n, highest, flagged = len(found.clean), max(found.clean), sum(found.clean_fired)
+    often = bool(found.clean_fired) and flagged / len(found.clean_fired) > FLAGGED
     if found.value is not None and found.value > highest:
         silent = "; its own rule is silent" if found.fired is False else ""
-        return Verdict(SUSPICIOUS, f"above all {n} clean models{silent}", p, adjusted)
+        fires = f"; its own rule flags {flagged} of {n} clean models too" if often else ""  # the comparison needs no rule
+        return Verdict(SUSPICIOUS, f"above all {n} clean models{silent}{fires}", p, adjusted)
     higher = sum(other >= float(found.value or 0) for other in found.clean)
-    flagged = sum(found.clean_fired)
-    if found.clean_fired and flagged / len(found.clean_fired) > FLAGGED:
+    if often:
         why = f"its own rule flags {flagged} of {n} clean models: it does not fit them, or the clean rows are not clean"
         return Verdict(UNKNOWN, why, p, adjusted)
     fires = ", though its own rule fires" if found.fired else ""
@@ -122,7 +126,10 @@ def _verdict(found: Evidence, p: float | None, adjusted: float | None, doubt: st
 
 
 class Conclusion(NamedTuple):
-    """The last line: a word, the class that is suspected, by which detectors, and the chance that a clean model gets it."""
+    """The last line: a word, the class that is suspected, by which detectors, and the chance that a clean model gets it.
+
+    `toward` is None where the detectors name different classes; the report's line of each has its own.
+    """
 
     word: str
     toward: int | None
@@ -130,24 +137,39 @@ class Conclusion(NamedTuple):
     family_wise: float | None
     smallest: float | None
     enough: int | None
+    unlucky: float | None
 
 
 def conclusion(found: Sequence[Evidence], told: Sequence[Verdict]) -> Conclusion:
     """The whole audit in a word: suspicious if any detector says so, nothing found if any other could tell.
 
     `family_wise` bounds the chance that any of m detectors calls a clean model suspicious, m / (n + 1) (Bonferroni);
-    `smallest` is that of one detector, 1 / (n + 1), and `enough` the number of clean models at which `family_wise` is 5 %.
+    `smallest` is that of one detector, 1 / (n + 1), and `enough` the number of clean models at which `family_wise` is 5 %. These
+    are averages over draws of the clean models; audits that share them err together, and `unlucky` is what nine cohorts in ten
+    stay below (`of_unlucky`).
     """
     guilty = [each for each, verdict in zip(found, told, strict=True) if verdict.word == SUSPICIOUS]
     word = SUSPICIOUS if guilty else NOTHING if any(verdict.word == NOTHING for verdict in told) else UNKNOWN
     asked = [each for each, verdict in zip(found, told, strict=True) if verdict.p is not None]
     if not asked:
-        return Conclusion(word, None, (), None, None, None)
+        return Conclusion(word, None, (), None, None, None, None)
     smallest = 1 / (min(len(each.clean) for each in asked) + 1)
-    toward = next((each.toward for each in guilty if each.toward is not None), None)
+    classes = {each.toward for each in guilty if each.toward is not None}
+    toward = classes.pop() if len(classes) == 1 else None
     enough = -(-len(asked) * 100 // round(100 * USUAL)) - 1
     names = tuple(each.detector for each in guilty)
-    return Conclusion(word, toward, names, min(1.0, len(asked) * smallest), smallest, enough)
+    unlucky = of_unlucky(min(len(each.clean) for each in asked), len(asked))
+    return Conclusion(word, toward, names, min(1.0, len(asked) * smallest), smallest, enough, unlucky)
+
+
+def of_unlucky(n: int, detectors: int = 1, share: float = 1 - COHORTS) -> float:
+    """The false-alarm rate that all but this share of cohorts of n clean models stay below, whatever the scores mean.
+
+    Given its cohort a detector calls a clean model suspicious at a rate that is Beta(1, n) over cohorts: it is above x in
+    (1 - x)^n of them. m detectors: m (1 - (share / m)^(1 / n)) (Bonferroni). Source: the coverage of order statistics (Wilks
+    1941, Annals of Mathematical Statistics 12); of conformal p-values Vovk 2012, ACML.
+    """
+    return min(1.0, detectors * (1 - (share / detectors) ** (1 / n)))
 
 
 def measured(found: Sequence[Evidence], told: Sequence[Verdict]) -> tuple[dict[str, Any], dict[str, int], dict[str, str]]:

@@ -15,7 +15,7 @@ METHODS = ("attack", "trigger", "defence", "detector", "judge", "model", "data")
 CONCRETE = ("attack", "trigger", "defence", "detector", "judge", "model")
 FOR_METHODS = (
     *("testbed.api", "testbed.features", "testbed.identity", "testbed.language", "testbed.library", "testbed.numerics"),
-    *("testbed.words", "testbed.marks", "testbed.tensor_file"),
+    *("testbed.words", "testbed.marks", "testbed.tensor_file", "testbed.files.beside"),
 )
 FOR_PIPELINES = (
     *("testbed.api", "testbed.artefact", "testbed.contract", "testbed.data.overlay", "testbed.features", "testbed.figure"),
@@ -43,6 +43,7 @@ FOR_LAUNCHERS = (
         "testbed.suite",
     ),
     *("testbed.rules", "testbed.finding", "testbed.plain_yaml", "testbed.checkup", "testbed.marks", "testbed.shortage"),
+    "testbed.tidy",
 )
 VAGUE = {"utils", "util", "common", "helpers", "helper", "misc", "tools", "base"}
 

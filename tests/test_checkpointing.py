@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
+from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -23,6 +27,7 @@ from testbed.identity import weights_digest
 from testbed.model.image import ImageVictim
 from testbed.model.small_cnn import SmallCNN
 from testbed.record import Workspace
+from testbed.tidy import tidy
 
 TASK = ImageTask("images", ("a", "b"), shape=(1, 16, 16), augmentation="crop_flip")
 SGD = partial(torch.optim.SGD, lr=0.05, momentum=0.9, weight_decay=1e-3)
@@ -120,6 +125,55 @@ def test_what_remembers_more_than_weights_is_not_resumed(tmp_path: Path, capsys:
     fit(Counting(TASK, partial(SmallCNN, width=2)), examples(), settings=SETTINGS, seed=1, resumable=Resumable(tmp_path, 0))
     assert not list(tmp_path.iterdir()) and "count changes in training" in capsys.readouterr().out
     assert hidden_state(victim()) == hidden_state(victim())
+
+
+def test_whatever_is_remembered_is_seen() -> None:
+    remembering = victim()
+    remembering._count, remembering.drawn = 0, torch.Generator().manual_seed(0)  # type: ignore[assignment]
+    remembering.array, remembering.seen, remembering.queue = numpy.zeros(2), set[int](), deque([0])  # type: ignore[assignment]
+    changes: list[Callable[[], object]] = [
+        lambda: setattr(remembering, "_count", 1),
+        lambda: torch.rand(1, generator=remembering.drawn),  # type: ignore[arg-type]
+        lambda: remembering.array.__iadd__(1),  # type: ignore[union-attr, operator]
+        lambda: remembering.seen.add(1),  # type: ignore[union-attr, operator]
+        lambda: remembering.queue.append(1),  # type: ignore[union-attr, operator]
+    ]
+    for change in changes:
+        before = hidden_state(remembering)
+        change()
+        assert hidden_state(remembering) != before
+
+
+class Drawing(ImageVictim):
+    """Draws from the generators of Python and NumPy, which nobody should."""
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        return super().loss(batch) * (1 + random.random() + numpy.random.rand())
+
+
+def test_other_generators_are_seeded_too_and_left_as_they_were(tmp_path: Path) -> None:
+    def drawing() -> Victim:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return Drawing(TASK, partial(SmallCNN, width=2))
+
+    states = random.getstate(), numpy.random.get_state()[1].tolist()  # type: ignore[union-attr]
+    place = Resumable(tmp_path, 0)
+    whole, _ = fit(drawing(), examples(), settings=SETTINGS, seed=1)
+    with pytest.raises(KeyError):
+        fit(drawing(), examples(), settings=SETTINGS, seed=1, resumable=place, callbacks=[Cut(20)])
+    resumed, _ = fit(drawing(), examples(), settings=SETTINGS, seed=1, resumable=place)
+    assert weights_digest(resumed) == weights_digest(whole)
+    assert states == (random.getstate(), numpy.random.get_state()[1].tolist())  # type: ignore[union-attr]
+
+
+def test_checkpoints_of_a_training_that_ended_are_swept(tmp_path: Path) -> None:
+    shared(tmp_path)(victim(), examples())
+    (key,) = [path.name for path in tmp_path.glob("victim/[!.]*")]
+    for name in (key, "another"):
+        (tmp_path / "checkpoint" / name).mkdir(parents=True)
+    tidy(tmp_path)
+    assert [path.name for path in (tmp_path / "checkpoint").iterdir()] == ["another"]
 
 
 KILLED = """

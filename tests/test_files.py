@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from testbed import files
-from testbed.files import DIGESTS, Damaged, committed, digests, leftovers, restore, sweep, verify, write_whole
+from testbed.files import DIGESTS, OLD, Damaged, committed, digests, leftovers, restore, sweep, verify, write_whole
 
 CALLS = ("open", "write", "fsync", "replace", "rename", "mkdir")
 
@@ -150,6 +151,10 @@ files.write_whole(Path({str(tmp_path)!r}) / "told.json", "new")
         place.write_text(json.dumps({}))
     sweep(tmp_path)
     assert set(tmp_path.iterdir()) == {mine, other}
+    for place in (mine, other):
+        os.utime(place, (time.time() - 2 * OLD,) * 2)
+    sweep(tmp_path)
+    assert not list(tmp_path.iterdir()), "nobody writes a file for a day, whatever process has that number now"
 
 
 @pytest.mark.parametrize("can", [True, False])

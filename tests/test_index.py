@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from testbed.files import digest
 from testbed.index import Entry, entry, file_stamp, stamp_of, watched, write
 
 
@@ -28,13 +29,18 @@ def forgotten() -> None:
 def test_an_entry_holds_for_as_long_as_nothing_that_made_it_changes(outputs: Path, tmp_path: Path) -> None:
     method = tmp_path / "mine.py"
     method.write_text("1")
-    made = Entry("done", folder="train/one", stamp="now", watched=watched([method]))
+    result = outputs / "train" / "one" / "result.json"
+    made = Entry("done", folder="train/one", stamp="now", watched=watched([method]), record=digest(result))
     write(outputs, "abcd", made)
     assert entry(outputs, "abcd") == made
     assert made.holds(outputs, "now")
     assert not made.holds(outputs, "later")
     assert not replace(made, status="failed").holds(outputs, "now")
     assert not replace(made, folder="train/gone").holds(outputs, "now")
+    told = result.read_text()
+    result.write_text(told + " ")
+    assert not made.holds(outputs, "now"), "a record that is not what was written is made again"
+    result.write_text(told)
     method.write_text("22")
     file_stamp.cache_clear()
     assert not made.holds(outputs, "now")

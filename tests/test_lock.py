@@ -14,13 +14,15 @@ from typing import Any
 import pytest
 
 from testbed import lock as locks
+from testbed.files import committed
 from testbed.lock import attempted, holder, kind_of, lock
-from testbed.words import Refused
+from testbed.words import Refused, Terminated
 
 COUNT = """
 import sys, time
 from pathlib import Path
 from testbed import lock as locks
+from testbed.files import committed
 locks.LEASE = 3.0
 kind, place = sys.argv[1:]
 if kind == "lease":
@@ -50,6 +52,7 @@ def test_a_lock_goes_with_the_process_that_held_it(kind: str, tmp_path: Path, mo
 import time
 from pathlib import Path
 from testbed import lock as locks
+from testbed.files import committed
 locks.LEASE = 1.5
 locks.kind_of = lambda folder: {kind!r}
 with locks.lock(Path({str(tmp_path)!r}) / "run"):
@@ -115,6 +118,7 @@ def test_whoever_loses_a_lease_is_told_to_end(tmp_path: Path) -> None:
 import time
 from pathlib import Path
 from testbed import lock as locks
+from testbed.files import committed
 locks.LEASE = 0.9
 locks.kind_of = lambda folder: "lease"
 with locks.lock(Path({str(tmp_path)!r}) / "run"):
@@ -123,3 +127,23 @@ with locks.lock(Path({str(tmp_path)!r}) / "run"):
 """
     ended = subprocess.run([sys.executable, "-c", hold], capture_output=True, text=True, check=False, timeout=60)
     assert ended.returncode == -signal.SIGTERM and "the lease was lost (marker-missing)" in ended.stderr
+
+
+def test_whoever_lost_a_lease_commits_nothing_and_leaves_others_in_peace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "kind_of", lambda folder: "lease")
+    with lock(tmp_path / "run") as held:
+        held()
+        theirs = tmp_path / ".run.17.abcdef01"  # the new holder's, at work
+        theirs.mkdir()
+        marker = tmp_path / ".locks" / "run.lock"
+        marker.write_text("taken over while this process stood still")
+        with pytest.raises(Terminated, match="lease of run was lost"), committed(tmp_path / "run", held):
+            raise AssertionError
+        assert theirs.exists()
+    theirs.rmdir()
+    marker.unlink(missing_ok=True)
+    with pytest.raises(Terminated), lock(tmp_path / "run") as held, committed(tmp_path / "run", held):
+        marker.unlink()
+    assert not (tmp_path / "run").exists()

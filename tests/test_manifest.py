@@ -16,6 +16,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from torch import Tensor
 
 from testbed import marks
@@ -28,7 +29,7 @@ from testbed.data.overlay import anonymous, poisoned, stored
 from testbed.files import read_json, write_json
 from testbed.fit import Settings, constant
 from testbed.language import Message
-from testbed.manifest import UNHASHED, Manifest, read_manifest
+from testbed.manifest import UNHASHED, Manifest, hashed, read_manifest
 from testbed.model.small_cnn import SmallCNN
 from testbed.pipeline.manifest import Delivery, manifest_of
 from testbed.pipeline.scene import Scene
@@ -278,3 +279,54 @@ def test_answers_stand_in_no_manifest_and_originals_are_for_their_owner(tmp_path
     assert "secret" not in json.dumps(facts) and "where" not in json.dumps(facts)
     place = tmp_path / facts["stored"]["originals"]
     assert "secret" in (place / "original.json").read_text() and (place / "original.json").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e400"])
+def test_a_number_that_json_has_not_is_refused_in_one_line(number: str, set_of_six: tuple[Any, ...]) -> None:
+    place = set_of_six[4] / "manifest.json"
+    facts = read_json(place)
+    facts["attack"] = {"rate": "HERE"}
+    place.write_text(json.dumps(facts).replace('"HERE"', number), encoding="utf-8")
+    with pytest.raises(Invalid, match=r"manifest.json: holds what no manifest can \(.*\); was it changed by hand\?") as error:
+        read_manifest(place)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("place", ["/etc/poison", "../elsewhere", "poison/../../x", ""])
+@pytest.mark.parametrize("key", ["poison", "originals", "files"])
+def test_what_is_stored_lies_below_the_outputs(place: str, key: str, set_of_six: tuple[Any, ...]) -> None:
+    path = set_of_six[4] / "manifest.json"
+    facts = {name: value for name, value in read_json(path).items() if name != "manifest_sha256"}
+    facts["stored"][key] = {place: "0" * 64} if key == "files" else place
+    with pytest.raises(ValidationError, match="lies elsewhere than below the outputs"):
+        hashed(facts)
+
+
+FALSE: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "indices": lambda facts: facts.update(indices=[1, 3, 6]),
+    "cover": lambda facts: facts.update(cover=[0]),
+    "original_labels": lambda facts: facts.update(original_labels=[1, 2]),
+    "new_labels": lambda facts: facts.update(new_labels=[0, 0, 2]),
+    "row_sha256.original": lambda facts: facts["row_sha256"].update(original=["0" * 64] * 2),
+    "row_sha256.new": lambda facts: facts["row_sha256"].update(new=["0" * 64] * 3),
+}
+
+
+@pytest.mark.parametrize("name", FALSE)
+def test_what_a_manifest_says_of_rows_is_held_against_them(name: str, set_of_six: tuple[Any, ...]) -> None:
+    _, poison, clean, _, place = set_of_six
+    facts = read_json(place / "manifest.json")
+    FALSE[name](facts)
+    write_json(place / "manifest.json", hashed({key: value for key, value in facts.items() if key != "manifest_sha256"}))
+    with pytest.raises(Invalid, match=f"manifest: its {name} are not those of the rows"):
+        apply(read_manifest(place / "manifest.json"), poison, clean)
+
+
+def test_stored_files_are_held_against_their_hashes(set_of_six: tuple[Any, ...]) -> None:
+    manifest, place = set_of_six[0], set_of_six[4]
+    folder = place / manifest.stored.originals
+    kept_originals(folder, manifest)
+    with (folder / "original.json").open("a") as stream:
+        stream.write(" ")  # the same to whoever reads it
+    with pytest.raises(Invalid, match=r"originals: the replaced rows, in original\.json, are others than the manifest's"):
+        kept_originals(folder, manifest)

@@ -68,6 +68,10 @@ def test_values_are_counted_as_often_as_they_are_repeated(levels: int) -> None:
         ("a: &a [*a]", "within what it repeats"),
         ("a: &a {b: &b [*a]}", "within what it repeats"),
         ("a: &a 1\nb: [" + "*a," * 201 + "]", "more than 200 aliases"),
+        ("a: 1" + ":0" * 490_000, "a number has more than 300 characters: 1:0:0"),
+        ("a: 1" + ":0" * 490_000 + ".5", "a number has more than 300 characters"),
+        ("a: !!int '1" + ":0" * 490_000 + "'", "a number has more than 300 characters"),
+        ("a: 0x" + "f" * 300, "a number has more than 300 characters"),
     ],
 )
 def test_what_is_over_a_limit_is_refused_at_once(text: str, said: str) -> None:
@@ -77,7 +81,7 @@ def test_what_is_over_a_limit_is_refused_at_once(text: str, said: str) -> None:
     assert time.process_time() - begun < 0.5
 
 
-@pytest.mark.parametrize("text", ["{a: " * 40 + "1" + "}" * 40, "a: &a 1\nb: [" + "*a," * 200 + "]"])
+@pytest.mark.parametrize("text", ["{a: " * 40 + "1" + "}" * 40, "a: &a 1\nb: [" + "*a," * 200 + "]", "a: " + "9" * 300])
 def test_what_is_at_a_limit_is_read(text: str) -> None:
     check(text)
 
@@ -89,6 +93,8 @@ def test_what_is_at_a_limit_is_read(text: str) -> None:
         b"a: [1",
         b"a: 2001-99-99",
         b"a: " + b"9" * 5_000,
+        *(b"a: !!%b '%b'" % word for word in ((b"bool", b"7"), (b"int", b""), (b"timestamp", b"x"))),
+        b"a: 1" + b":0" * 200 + b":0.5",
         b"a: !!python/object:os.system 1",
         b"a: *b",
         b"\x00",
@@ -100,6 +106,17 @@ def test_what_is_no_plain_data_is_refused_with_its_file(content: bytes, tmp_path
     with pytest.raises(Unread, match=r"a\.yaml: ") as refused:
         read(tmp_path / "a.yaml")
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["1:30" * 200, "a word: " * 200, "'1" + ":0" * 200 + "'"])
+def test_a_long_text_is_no_number(text: str, place: Path) -> None:
+    place.write_text(yaml.safe_dump({"a": text}, width=10_000), encoding="utf-8")
+    assert read(place) == {"a": text}
+
+
+def test_numbers_to_base_60_stay_what_they_are(place: Path) -> None:
+    place.write_text("{a: 1:30, b: 1:30.5, c: '1:30'}", encoding="utf-8")
+    assert read(place) == {"a": 90, "b": 90.5, "c": "1:30"}
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """A disk that fails at one chosen moment: the n-th call that writes, makes, renames or brings something to the disk raises.
 
-Calls of Python are caught (`os`, `open` and what `open` returns), inside this process and nowhere else. What a library writes
-from compiled code is not; `full` has a real file system for that.
+Calls of Python are caught (`os`, `open` and what `open` returns) and the one that `testbed.files` makes by itself (renameat2),
+inside this process and nowhere else. What a library writes from compiled code is not; `full` has a real file system for that.
 """
 
 from __future__ import annotations
@@ -13,11 +13,16 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from testbed import files
+
 NAMED = ("open", "mkdir", "rename", "replace", "link", "unlink", "rmdir")
 """Calls of `os` that the kernel answers with a name; what fails on an open file (`fsync`, write, close) has none."""
+EXCHANGE = "renameat2"
+"""The call by which two folders change places; `os` has none, so that `testbed.files` makes it itself."""
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
@@ -50,6 +55,11 @@ class Disk:
 
         return called
 
+    def exchanged(self, one: Path, other: Path) -> bool:
+        """Two folders change places, counted; an error names the second, as `testbed.files` does."""
+        self.call(EXCHANGE, other)
+        return TRUE_EXCHANGE(one, other)
+
     def opened(self, file: Any, mode: str = "r", *given: Any, **more: Any) -> Any:
         """`open`, counted where it writes, and what is then written."""
         if not set(mode) & set("wax+"):
@@ -60,6 +70,7 @@ class Disk:
 
 
 TRUE_OPEN = io.open
+TRUE_EXCHANGE = files._exchanged
 
 
 class Stream:
@@ -108,7 +119,7 @@ def error_of(number: int) -> Callable[[str, tuple[Any, ...]], None]:
     """What raises this error as the kernel would: with the names that the call was given, if any."""
 
     def fail(name: str, given: tuple[Any, ...]) -> None:
-        paths = [path for path in given[:2] if isinstance(path, str | os.PathLike)] if name in NAMED else []
+        paths = [path for path in given[:2] if isinstance(path, str | os.PathLike)] if name in (*NAMED, EXCHANGE) else []
         names = [os.fspath(path) for path in paths]
         raise OSError(number, os.strerror(number), *(names[:1] if len(names) < 2 else (names[0], None, names[1])))
 
@@ -129,11 +140,12 @@ def failing(disk: Disk) -> Iterator[Disk]:
     """The disk of this process is that one inside."""
     counted: Mapping[str, Any] = {name: disk.wrapped(name) for name in (*NAMED, "fsync")}
     opening = (mock.patch.object(module, "open", disk.opened) for module in (builtins, io))
-    with mock.patch.multiple(os, **counted), next(opening), next(opening):
+    exchanging = mock.patch.object(files, "_exchanged", disk.exchanged)
+    with mock.patch.multiple(os, **counted), exchanging, next(opening), next(opening):
         yield disk
 
 
 ERRORS = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO, "EACCES": errno.EACCES, "EROFS": errno.EROFS, "EDQUOT": errno.EDQUOT}
 ROOM = ("open", "mkdir", "link", "write", "close", "fsync")
-LASTING = {"ENOSPC": ROOM, "EDQUOT": ROOM, "EROFS": (*ROOM, "rename", "replace", "unlink", "rmdir")}
+LASTING = {"ENOSPC": ROOM, "EDQUOT": ROOM, "EROFS": (*ROOM, "rename", "replace", EXCHANGE, "unlink", "rmdir")}
 """A disk that is full stays so: whatever takes room fails from then on. One that became read-only takes nothing at all."""

@@ -13,17 +13,13 @@ from pathlib import Path
 from verdict import Found
 from world import World, leftovers
 
-LIMIT = 40_000
-"""Bytes that a file may have at most, where no file system can be mounted."""
-
 
 class Tmpfs:
     """A file system in memory, of so many megabytes at first."""
 
-    kind = "a tmpfs"
-
     def __init__(self, place: Path, megabytes: int) -> None:
         self.place, self.megabytes = place, megabytes
+        self.kind = f"a tmpfs, {megabytes} MB"
 
     @contextmanager
     def mounted(self) -> Iterator[None]:
@@ -43,17 +39,16 @@ class Tmpfs:
 class Limited:
     """Where nothing may be mounted: no file may grow beyond a limit, which the kernel answers as it does a full disk."""
 
-    kind = f"files of at most {LIMIT} bytes (nothing can be mounted here)"
-
-    def __init__(self, place: Path, megabytes: int) -> None:
-        self.place = place
+    def __init__(self, place: Path, limit: int) -> None:
+        self.place, self.limit = place, limit
+        self.kind = f"files of at most {limit} bytes (nothing can be mounted here)"
 
     @contextmanager
     def mounted(self) -> Iterator[None]:
         """The limit holds for this process and what it starts, inside."""
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
         self.place.mkdir()
-        resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, before[1]))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (self.limit, before[1]))
         self.before = before
         try:
             yield
@@ -65,12 +60,16 @@ class Limited:
         resource.setrlimit(resource.RLIMIT_FSIZE, self.before)
 
 
-def full(place: Path, *, runs: int = 60, megabytes: int = 3, mount: str = "auto") -> Found:
-    """A sweep into a file system of `megabytes`: it fills up, has room again, and the same command completes the sweep."""
+def full(place: Path, *, runs: int = 60, megabytes: int = 3, mount: str = "auto", limit: int = 40_000) -> Found:
+    """A sweep into a file system of `megabytes`: it fills up, has room again, and the same command completes the sweep.
+
+    `limit` is how many bytes a file may have at most, where no file system can be mounted.
+    """
     began = time.monotonic()
     methods = {"well": {"bytes": 16_384}, "again": {"bytes": 65_536}}
     world, sound = (World(place / name, methods, max(1, runs // 4)) for name in ("full", "sound"))
-    disk = (Tmpfs if mount == "tmpfs" or (mount == "auto" and _can_mount(place)) else Limited)(place / "disk", megabytes)
+    mountable = mount == "tmpfs" or (mount == "auto" and _can_mount(place))
+    disk = Tmpfs(place / "disk", megabytes) if mountable else Limited(place / "disk", limit)
     outputs = str(disk.place / "outputs")
     expected = sound.sweep("outputs", "jobs=2")
     with disk.mounted():
@@ -84,13 +83,13 @@ def full(place: Path, *, runs: int = 60, megabytes: int = 3, mount: str = "auto"
         entries = world.entries(outputs)
     found = Found(
         {
-            "disk": f"{disk.kind}, {megabytes} MB" if isinstance(disk, Tmpfs) else disk.kind,
+            "disk": disk.kind,
             "runs": f"{world.runs}, {len(finished)} done when the disk was full",
             "said": _told(first.stderr, outputs),
             "seconds": round(time.monotonic() - began, 1),
         }
     )
-    found.require("the disk was full in the middle", 0 <= len(finished) < world.runs, len(finished))
+    found.require("the disk was full in the middle", 0 < len(finished) < world.runs, len(finished))
     found.require("exit code 4", first.returncode == second.returncode == 4, f"{first.returncode}, {second.returncode}")
     found.require("a line names the place and says why", bool(_told(first.stderr, outputs)), first.stderr[-300:])
     found.none("lines of a trace", [line for line in (first.stderr + second.stderr).splitlines() if "Traceback" in line])

@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 from verdict import Found
-from world import World, elsewhere, leftovers, members, waited
+from world import World, elsewhere, leftovers, living, members, waited
 
 KINDS = {"worker": 0.6, "driver": 0.2, "group": 0.2}
 """How often which is killed: a process that makes a run, the command itself, or it and all that it started."""
@@ -106,9 +106,8 @@ class Monkey:
             return
         chosen = self.randomly.choice(list(self.drivers if early or not workers else workers))
         kind = "driver" if kind == "worker" else kind
-        if _killed(os.kill if kind == "driver" else os.killpg, self.drivers[chosen].pid):
-            self.killed[kind] += 1
-        self.drivers[chosen].wait()
+        _killed(os.kill if kind == "driver" else os.killpg, self.drivers[chosen].pid)
+        self.killed[kind] += self.drivers[chosen].wait() == -signal.SIGKILL  # one that had ended by itself was not killed
 
     def _running(self) -> bool:
         return any(driver.poll() is None for driver in self.drivers.values())
@@ -129,7 +128,9 @@ class Monkey:
 
 
 def _killed(how: Callable[[int, int], None], process: int) -> bool:
-    """Kill it; False where it ended by itself just now."""
+    """Kill it; False where it had ended by itself, whether or not its end was noticed: the kernel kills a zombie gladly."""
+    if not living(process):
+        return False
     try:
         how(process, signal.SIGKILL)
     except ProcessLookupError:
@@ -141,7 +142,7 @@ def _forked(driver: int) -> list[int]:
     """What the server of forks of a driver has forked: its grandchildren, for the server is its child."""
     with suppress(psutil.NoSuchProcess):
         servers = psutil.Process(driver).children()
-        return [process.pid for server in servers for process in server.children()]
+        return [process.pid for server in servers for process in server.children() if living(process.pid)]
     return []
 
 

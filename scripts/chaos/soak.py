@@ -12,17 +12,23 @@ from pathlib import Path
 
 import psutil
 from verdict import Found
-from world import World, leftovers, waited
+from world import World, leftovers, living, waited
 
 EVERY = 0.2
 """Seconds between looks."""
 LIMIT = 0.01
 """How much memory may grow after the warm-up, as a share."""
+REAPED = 2.0
+"""Seconds that a process which has ended may wait for whoever started it to notice."""
+SERVER = "server of forks"
 
 
 @dataclass
 class Series:
-    """What one process held, look by look: bytes of its own that lie in memory, open files, threads."""
+    """What one process held, look by look: bytes that it made and that lie in memory or swap, open files, threads.
+
+    Pages that it shares with what it forked count as well: whether a fork lives at the moment must not matter.
+    """
 
     runs: list[int] = field(default_factory=list)
     memory: list[int] = field(default_factory=list)
@@ -31,7 +37,7 @@ class Series:
 
     def look(self, process: psutil.Process, runs: int) -> None:
         """Note how it stands after so many runs."""
-        memory, opened, threads = process.memory_full_info().uss, process.num_fds(), process.num_threads()
+        memory, opened, threads = _own(process.pid), process.num_fds(), process.num_threads()
         for values, value in zip(
             (self.runs, self.memory, self.open, self.threads), (runs, memory, opened, threads), strict=True
         ):
@@ -47,6 +53,32 @@ class Series:
         return self.part(self.memory, 0.75, 1.0, total) / self.part(self.memory, 0.25, 0.5, total) - 1
 
 
+@dataclass
+class Watch:
+    """What is seen of a driver while it lives: its series and its fork server's, and what ended below it and stayed."""
+
+    series: dict[str, Series]
+    ended: dict[int, tuple[float, float]] = field(default_factory=dict)
+
+    def look(self, driver: int, runs: int) -> None:
+        """Note how the driver and what it started stand after so many runs."""
+        with suppress(psutil.NoSuchProcess, FileNotFoundError):
+            process = psutil.Process(driver)
+            below, now = process.children(recursive=True), time.monotonic()
+            zombies = {child.pid for child in below if child.is_running() and not living(child.pid)}
+            self.ended = {**self.ended, **{zombie: (self.ended.get(zombie, (now, now))[0], now) for zombie in zombies}}
+            self.series["driver"].look(process, runs)
+            for child in process.children():
+                with suppress(psutil.NoSuchProcess, FileNotFoundError):
+                    if SERVER in self.series and "forkserver" in " ".join(child.cmdline()):
+                        self.series[SERVER].look(child, runs)
+
+    @property
+    def zombies(self) -> list[int]:
+        """What had ended and was not reaped for longer than it may take."""
+        return [process for process, (first, last) in self.ended.items() if last - first > REAPED]
+
+
 def soak(place: Path, *, runs: int = 1000, jobs: int = 2, launcher: str = "processes") -> Found:
     """`runs` small runs in one driver: memory, open files and threads of what lives as long as it, and what is left."""
     started = time.monotonic()
@@ -57,14 +89,14 @@ def soak(place: Path, *, runs: int = 1000, jobs: int = 2, launcher: str = "proce
     log = place / "driver.log"
     driver = world.start("outputs", log, f"jobs={jobs}", f"launcher={launcher}", TMPDIR=str(temporary))
     try:
-        series = _watched(driver, world)
+        watch = _watched(driver, world, launcher)
     finally:
         driver.kill()
         driver.wait()
     left = waited([driver.pid])
-    zombies = [process.pid for process in psutil.Process().children() if process.status() == psutil.STATUS_ZOMBIE]
     found = Found({"runs": f"{world.runs}, launcher={launcher}, jobs={jobs}", "seconds": round(time.monotonic() - started, 1)})
-    for name, one in series.items():
+    for name, one in watch.series.items():
+        found.require(f"the {name} was seen", bool(one.memory), "not once")
         growth = one.growth(world.runs)
         megabytes = one.part(one.memory, 0.25, 0.5, world.runs) / 2**20
         opened = [one.part(one.open, *part, world.runs) for part in ((0.25, 0.5), (0.75, 1.0))]
@@ -80,22 +112,22 @@ def soak(place: Path, *, runs: int = 1000, jobs: int = 2, launcher: str = "proce
     found.none("files left in TMPDIR", [path.name for path in temporary.iterdir()])
     found.none("files left in shared memory", [path for path in set(shared.iterdir()) - before] if before else [])
     found.none("leftovers in the outputs", leftovers(world.place / "outputs"))
-    found.none("processes left", [*left, *zombies])
+    found.none("processes left", left)
+    found.none(f"processes that had ended and were not reaped for {REAPED:g} s", watch.zombies)
     return found
 
 
-def _watched(driver: subprocess.Popen[bytes], world: World) -> dict[str, Series]:
-    """The driver, and the server that its workers are forked from, until the driver ends."""
-    series: dict[str, Series] = {}
+def _own(process: int) -> int:
+    """Bytes that a process made itself (anonymous pages, no files), in memory or swap, shared with its forks or not."""
+    told = dict(line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text(encoding="utf-8").splitlines())
+    return sum(int(told.get(name, "0 kB").split()[0]) * 1024 for name in ("RssAnon", "VmSwap"))
+
+
+def _watched(driver: subprocess.Popen[bytes], world: World, launcher: str) -> Watch:
+    """The driver, and the server that its workers are forked from where it has one, until the driver ends."""
+    watch = Watch({name: Series() for name in (("driver",) if launcher == "basic" else ("driver", SERVER))})
     results = world.place / "outputs" / "train"
     while driver.poll() is None:
         time.sleep(EVERY)
-        runs = len(list(results.glob("[!.]*"))) if results.is_dir() else 0
-        with suppress(psutil.NoSuchProcess):
-            process = psutil.Process(driver.pid)
-            series.setdefault("driver", Series()).look(process, runs)
-            for child in process.children():
-                with suppress(psutil.NoSuchProcess):
-                    if "forkserver" in " ".join(child.cmdline()):
-                        series.setdefault("server of forks", Series()).look(child, runs)
-    return series
+        watch.look(driver.pid, len(list(results.glob("[!.]*"))) if results.is_dir() else 0)
+    return watch

@@ -137,8 +137,16 @@ def members(session: int) -> list[psutil.Process]:
 
 def _in(process: psutil.Process, session: int) -> bool:
     try:
-        return os.getsid(process.pid) == session and process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
-    except (ProcessLookupError, psutil.NoSuchProcess):
+        return os.getsid(process.pid) == session and living(process.pid)
+    except ProcessLookupError:
+        return False
+
+
+def living(process: int) -> bool:
+    """Whether this process is there and has not ended, be its end noticed (reaped) or not."""
+    try:
+        return psutil.Process(process).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    except psutil.NoSuchProcess:
         return False
 
 

@@ -22,8 +22,9 @@ from world import leftovers
 from testbed import index, plan
 from testbed.files import verify, write_whole
 from testbed.launcher import job
-from testbed.record import status, tidy
+from testbed.record import status
 from testbed.suite import Part, Suite
+from testbed.tidy import tidy
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from testbed.files import beside
 from testbed.words import Refused
 
 
@@ -62,7 +63,7 @@ def replaced(path: Path) -> Iterator[Path]:
     Raises:
         Refused: it cannot be written there.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from testbed.api import Examples, Invalid
 from testbed.data.overlay import rows_of
-from testbed.files import to_disk
+from testbed.files import beside, sweep, to_disk
 from testbed.marks import CANARY
 
 APPENDED = -1
@@ -67,13 +67,17 @@ class Part:
 def fresh(place: Path, *, private: bool) -> Iterator[Path]:
     """A folder that takes its place once it is whole, and vanishes when not: nothing there is ever overwritten.
 
+    What exports left in the folder above when they were killed goes first.
+
     Raises:
-        Invalid: something is there already.
+        Invalid: something is there already, or was put there meanwhile.
     """
+    taken = Invalid("to", place, "is there already, and nothing is overwritten", "name another folder, or remove it")
     if place.exists() or place.is_symlink():
-        raise Invalid("to", place, "is there already, and nothing is overwritten", "name another folder, or remove it")
+        raise taken
     place.parent.mkdir(parents=True, exist_ok=True)
-    new = place.with_name(f".{place.name[:100]}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
+    sweep(place.parent)
+    new = beside(place)
     new.mkdir(mode=0o700)
     try:
         yield new
@@ -81,7 +85,12 @@ def fresh(place: Path, *, private: bool) -> Iterator[Path]:
         for path in [*(path for path in new.rglob("*") if path.is_file() and path.suffix != ".png"), new]:
             to_disk(path)
         new.chmod(0o700 if private else 0o755)
-        new.rename(place)
+        try:
+            new.rename(place)
+        except OSError as error:  # another export to the same place was quicker
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise
+            raise taken from error
     except BaseException:
         shutil.rmtree(new)
         raise

@@ -44,7 +44,7 @@ def benchmark(words: Sequence[str], flags: Mapping[str, str], search: SearchPath
         forecast(filling.asked, filling.open, filling.known)
         return 0
     from testbed.launcher.job import require_writable
-    from testbed.record import tidy
+    from testbed.tidy import tidy
 
     require_writable(str(filling.asked.outputs))
     tidy(filling.asked.outputs)

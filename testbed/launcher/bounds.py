@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
+from testbed.files import lives
 from testbed.words import TimedOut
 
 LAST = 10.0
@@ -39,23 +40,13 @@ def end_with(driver: int) -> None:
         if parent is not None and parent.pid == driver:
             parent.join()
         else:
-            while _lives(driver):
+            while lives(driver):
                 time.sleep(LOOK)
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(LAST)
         _leave(143)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def _lives(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # somebody else's, so it is there
-        return True
-    return True
 
 
 @contextmanager

@@ -21,6 +21,9 @@ def export(words: Sequence[str], flags: Mapping[str, str], search: SearchPath) -
     Raises:
         Refused: no run there, or a configuration that names anything but one of the data sets that there are.
     """
+    import yaml
+    from omegaconf import OmegaConf
+
     from testbed.launcher.compose import composed, parsed, plain, register, values
     from testbed.launcher.instantiate import named_by_user
     from testbed.launcher.job import Job, run
@@ -30,8 +33,10 @@ def export(words: Sequence[str], flags: Mapping[str, str], search: SearchPath) -
     about_data = [word for word in words if word.startswith("data.")]
     register(search)
     whole = composed("export", [word for word in words if word not in about_data], search)
-    if "--cfg" in flags:
-        print((search.own / "export.yaml").read_text(encoding="utf-8"), end="")
+    if flags.get("--cfg", "job") != "job":
+        raise Refused(f"--cfg {flags['--cfg']}: only the job's configuration can be shown; say --cfg job")
+    if "--cfg" in flags and OmegaConf.is_missing(whole.config, "run"):
+        print(OmegaConf.to_yaml(whole.config), end="")
         return 0
     config = plain(whole.config)
     folder, permitted = Path(str(config["run"])), named_by_user(words, search.users)
@@ -45,6 +50,9 @@ def export(words: Sequence[str], flags: Mapping[str, str], search: SearchPath) -
     _require_data_set(data, folder, {*_targets(search), *permitted})
     data |= {"download": False} if "download" in data and "data.download=true" not in words else {}
     data |= {"cache": str(Path(config["paths"]["outputs"]) / "cache")} if "cache" in data else {}
+    if "--cfg" in flags:
+        print(yaml.safe_dump({**config, "data": data}, sort_keys=False, allow_unicode=True), end="")
+        return 0
     names = {"data": _chosen(folder)}
     job = Job("export", {**config, "data": data}, names, ("testbed", "export", *words), permitted, debug="--debug" in flags)
     return run(job)

@@ -14,7 +14,7 @@ from tempfile import TemporaryFile
 from typing import Any, NamedTuple
 
 from testbed.launcher.interruption import RESUME, code_of, how, terminable
-from testbed.shortage import out_of_memory, told
+from testbed.shortage import DISK, out_of_memory, told
 from testbed.words import Faulty, Refused, Terminated, TimedOut
 
 PIPELINES = {
@@ -29,7 +29,7 @@ PIPELINES = {
     "export": "testbed.pipeline.export:export",
     "audit": "testbed.pipeline.audit:audit",
 }
-RESOURCES = (errno.EACCES, errno.ENOSPC, errno.EROFS, errno.EIO, errno.EDQUOT, errno.EFBIG)
+DENIED = (errno.EACCES, *DISK)
 CODES = {"done": 0, "skipped": 0, "failed": 1, "diverged": 1, "timeout": 1, "interrupted": 130}
 
 
@@ -99,7 +99,7 @@ def explained(error: BaseException, config: Mapping[str, Any] | None = None) -> 
     said = f"{type(error).__name__}: {' '.join(str(error).split())}"
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:  # a value that was to be the name of a file
         return f"{said[:120]}...: give the name of a file", 2
-    if isinstance(error, OSError) and error.errno in RESOURCES:
+    if isinstance(error, OSError) and error.errno in DENIED:
         return said, 4
     return f"{said} (--debug shows the trace)", 1
 
@@ -108,7 +108,8 @@ def _run(job: Job) -> Ended:
     from testbed.launcher.contained import contain
     from testbed.launcher.instantiate import checked, instantiate
     from testbed.launcher.suspicion import told_apart
-    from testbed.record import Origin, tidy
+    from testbed.record import Origin
+    from testbed.tidy import tidy
 
     outputs = str((job.config.get("paths") or {}).get("outputs") or "")
     require_writable(outputs)

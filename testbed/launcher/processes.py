@@ -22,8 +22,9 @@ from pebble import ProcessExpired, concurrent
 
 from testbed.index import Entry, write
 from testbed.launcher.interruption import end_below, stop_if_asked, terminable
+from testbed.launcher.job import explained
 from testbed.launcher.task import Task
-from testbed.launcher.turns import AGAIN, Queue, finished
+from testbed.launcher.turns import AGAIN, Queue, finished, taken, tried
 
 GRACE = 20.0
 """Seconds between the time limit that a run can record itself and the one that ends its process."""
@@ -44,7 +45,7 @@ def processes(
 
     A worker that is killed, or that outlives its time limit, costs its own run alone.
     """
-    queue, running = Queue(list(tasks), after), dict[Future[Entry], Task]()
+    queue, running = Queue(list(tasks), after), dict[Future[Entry | None], Task]()
     with ending():
         context = prepared(tasks[0].threads)
         while queue.waiting or running:
@@ -57,17 +58,20 @@ def processes(
                 time.sleep(AGAIN)
             for future in wait(running, timeout=AGAIN if queue.held else None, return_when=FIRST_COMPLETED).done:
                 task = running.pop(future)
-                said(task, _ended(task, future))
+                if (made := _ended(task, future)) is None:
+                    queue.held_by_another(task)
+                else:
+                    said(task, made)
             stop_if_asked()
 
 
-def _work(task: Task) -> Entry:
-    from testbed.launcher.work import work  # in the worker: the driver does without PyTorch
+def _work(task: Task) -> Entry | None:
+    from testbed.launcher.work import work_if_free  # in the worker: the driver does without PyTorch
 
-    return work(task)
+    return work_if_free(task)
 
 
-def _started(task: Task, context: Any) -> Future[Entry]:
+def _started(task: Task, context: Any) -> Future[Entry | None]:
     limit = None if task.timeout is None else task.timeout + GRACE
     # No daemon: data that are read by workers need children of their own.
     # Pebble 5.2 documents its context as `mp_context` and reads it as `context`.
@@ -75,8 +79,8 @@ def _started(task: Task, context: Any) -> Future[Entry]:
     return concurrent.process(daemon=False, timeout=limit, **chosen)(_work)(task)
 
 
-def _ended(task: Task, future: Future[Entry]) -> Entry:
-    """The entry of a run, also where its process did not live to write one."""
+def _ended(task: Task, future: Future[Entry | None]) -> Entry | None:
+    """The entry of a run, also where its process did not live to write one; None where another driver is making it."""
     try:
         return future.result()
     except TimeoutError:
@@ -85,17 +89,24 @@ def _ended(task: Task, future: Future[Entry]) -> Entry:
     except ProcessExpired as end:
         made = Entry("killed", _how(end.exitcode or 0), log=str(task.log), code=1)
     except Exception as error:  # of testbed's own, around the run: this run's fault, not the others'
-        made = Entry("failed", f"{type(error).__name__}: {error}", log=str(task.log), code=1)
-    if (other := finished(task)) is not None:  # its process only waited for another driver's, which has made it
-        return other
-    write(Path(task.outputs), task.request.key, made)
+        message, code = explained(error)
+        made = Entry("failed", message, log=str(task.log), code=code)
+    with tried(task) as mine:
+        if not mine and taken(task):
+            return None
+        if (other := finished(task)) is not None:  # made since, by another driver
+            return other
+        write(Path(task.outputs), task.request.key, made)
     return made
 
 
 def _how(code: int) -> str:
     if code >= 0:
         return f"its process ended by itself with exit code {code}"
-    name = signal.Signals(-code).name
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:  # a real-time signal, which Python has no name for
+        name = signal.strsignal(-code) or f"signal {-code}"
     return f"its process was ended by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
 
 

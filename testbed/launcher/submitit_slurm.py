@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import redirect_stderr
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, suppress
 from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +25,7 @@ from testbed.launcher.submitted import earlier, named
 from testbed.launcher.task import Task
 from testbed.launcher.waiting import Waiting
 from testbed.lock import lock
-from testbed.words import Refused, Terminated
+from testbed.words import Refused
 
 
 def submitit_slurm(
@@ -38,7 +38,8 @@ def submitit_slurm(
 ) -> None:
     """Run the tasks in jobs, at most `jobs` of an array at once; `said` is told of each end.
 
-    Ctrl-C cancels what was submitted here. Whatever else ends this process may be somebody logging out, and leaves jobs alone.
+    Ctrl-C cancels what was submitted here, and so does what keeps the rest from being submitted. Whatever else ends this process
+    may be somebody logging out, or a disk that is full here and now, and leaves jobs alone.
 
     Raises:
         Refused: there is no Slurm here, it does not answer, or it takes no such jobs; what it took before is cancelled.
@@ -50,21 +51,33 @@ def submitit_slurm(
     waiting = Waiting(home, said)
     with terminable():
         try:
-            with lock(home):  # of two drivers that start at once, one submits and the other finds it queued
+            # Of two drivers that start at once, one submits and the other finds it queued.
+            with _ending(waiting, KeyboardInterrupt, Refused, Silent), lock(home):
                 name, largest = cluster_facts()
                 waiting.adopt(tasks, earlier(home, name))
                 fresh = [task for task in tasks if task.request.key not in waiting.open]
                 _Submitter(waiting, cluster, after, jobs, name, largest).submit(fresh)
-            waiting.wait()
         except Silent as error:
-            waiting.cancel()
             raise Refused(f"launcher=submitit_slurm: {error}; try again once Slurm answers (see sinfo)", 4) from error
-        except Terminated:
-            print("jobs that are queued or running go on; the same command waits for them, scancel ends them", file=sys.stderr)
-            raise
-        except BaseException:
-            waiting.cancel()
-            raise
+        with _ending(waiting, KeyboardInterrupt):
+            waiting.wait()
+
+
+@contextmanager
+def _ending(waiting: Waiting, *cancelling: type[BaseException]) -> Iterator[None]:
+    """What of these is raised inside cancels the jobs of this process; all else leaves them alone, and says so."""
+    try:
+        yield
+    except cancelling:
+        waiting.cancel()
+        raise
+    except BaseException:
+        if waiting.open:
+            with suppress(OSError):  # nobody may be there to read it
+                print(
+                    "jobs that are queued or running go on; the same command waits for them, scancel ends them", file=sys.stderr
+                )
+        raise
 
 
 class _Submitter(NamedTuple):
@@ -83,10 +96,12 @@ class _Submitter(NamedTuple):
         Raises:
             Refused: Slurm does not take them.
         """
-        numbers: list[list[str]] = []
+        numbers, adopted = list[list[str]](), self.waiting.arrays()
         words = tuple({word for task in tasks for word in task.request.overrides if "oc.env" in word})
         for stage in stages(tasks, self.after, self.cluster.runs_per_job):
-            before = [number for place in stage.after for number in numbers[place]]
+            needs = {key for job in stage.jobs for task in job for key in self.after.get(task.request.key, ())}
+            before = sorted({adopted[key] for key in needs & adopted.keys()}, key=int)
+            before += [number for place in stage.after for number in numbers[place]]
             starts = range(0, len(stage.jobs), self.largest)
             numbers.append([self._array(stage.jobs[start : start + self.largest], before, words) for start in starts])
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -27,6 +29,13 @@ class Submission:
     def note(self, home: Path) -> None:
         """Write it down; before it is submitted, for nobody finds out what jobs are for that nobody wrote down."""
         write_whole(home / f"{self.name}.json", json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1) + "\n")
+
+    def age(self, home: Path) -> float:
+        """Seconds since it was written down."""
+        try:
+            return time.time() - (home / f"{self.name}.json").stat().st_mtime
+        except FileNotFoundError:  # forgotten since, by whoever submitted it
+            return math.inf
 
     def folder(self, home: Path) -> Path:
         """Where submitit puts what the jobs are started with, which is unpickled there, and their logs: the user's own."""
@@ -61,6 +70,8 @@ def earlier(home: Path, cluster: str) -> list[Submission]:
             told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             if told.pop("schema", None) == SCHEMA and told["cluster"] == cluster:
                 found.append(Submission(**{**told, "jobs": tuple(told["jobs"])}))
+        except FileNotFoundError:  # forgotten since, by whoever submitted it
+            continue
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             advice = f"delete it once squeue --name={path.stem} shows nothing"
             raise Refused(f"{path}: what was submitted cannot be read there ({error}); {advice}", 4) from error

@@ -34,7 +34,7 @@ def _searched(asked: Tuning, words: Sequence[str], flags: Mapping[str, str], sea
     from testbed.launcher.study import opened
     from testbed.launcher.trial import Trials
     from testbed.launcher.tuned import head, print_study, told, write_best
-    from testbed.record import tidy
+    from testbed.tidy import tidy
 
     require_writable(str(asked.outputs))
     tidy(asked.outputs)

@@ -2,25 +2,52 @@
 
 from __future__ import annotations
 
+import re
+import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from testbed.files import lives
 from testbed.index import FOLDER, Entry, entry
 from testbed.launcher.task import Task
 from testbed.lock import attempted, holder, lock
 
 AGAIN = 1.0
 """Seconds until a run that another driver was making is looked at again."""
+PATIENCE = 1.0
+"""Seconds in which a run is tried to be had: another driver that only looks has it for less."""
 
 
 @contextmanager
-def turn(task: Task) -> Iterator[Entry | None]:
-    """Nobody else makes this run inside; what another driver has made of it meanwhile."""
-    with lock(_claim(task)):
-        yield finished(task)
+def turn(task: Task) -> Iterator[None]:
+    """Nobody else makes this run inside; where another driver does, it is waited for."""
+    claim = _claim(task)
+    with lock(claim, lambda _: print(f"{task.request.label}: waiting for {holder(claim)}, which is making it", flush=True)):
+        yield
+
+
+@contextmanager
+def tried(task: Task) -> Iterator[bool]:
+    """The same without waiting for others: whether this run is this process's own inside."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        with attempted(_claim(task)) as mine:
+            if mine or time.monotonic() > until:
+                yield mine
+                return
+        time.sleep(PATIENCE / 20)
+
+
+def taken(task: Task) -> bool:
+    """Whether a run that is not this process's own is another's, and not what a process that is gone has left behind.
+
+    Children of a worker that was killed have its files open for a while yet, and with them its lock.
+    """
+    found = re.fullmatch(r"process (\d+) on (.*)", holder(_claim(task)))
+    return found is None or found[2] != socket.gethostname() or lives(int(found[1]))
 
 
 def finished(task: Task) -> Entry | None:
@@ -46,6 +73,11 @@ class Queue:
                 return task
         return None
 
+    def held_by_another(self, task: Task) -> None:
+        """Back to those that wait: another driver was faster."""
+        self.waiting.insert(0, task)
+        self._hold(task)
+
     def _free(self, task: Task) -> bool:
         key = task.request.key
         if time.monotonic() < self.held.get(key, 0.0):
@@ -54,10 +86,13 @@ class Queue:
             if mine:
                 self.held.pop(key, None)
                 return True
-        if key not in self.held:
-            print(f"{task.request.label}: {holder(_claim(task))} is making it", flush=True)
-        self.held[key] = time.monotonic() + AGAIN
+        self._hold(task)
         return False
+
+    def _hold(self, task: Task) -> None:
+        if task.request.key not in self.held:
+            print(f"{task.request.label}: {holder(_claim(task))} is making it", flush=True)
+        self.held[task.request.key] = time.monotonic() + AGAIN
 
 
 def _claim(task: Task) -> Path:

@@ -12,11 +12,14 @@ from testbed.launcher.batch import ended
 from testbed.launcher.slurm import Element, Silent, accounted, cancel, elements
 from testbed.launcher.submitted import Submission
 from testbed.launcher.task import Task
+from testbed.launcher.turns import taken, tried
 
 SHORTEST, LONGEST = 3.0, 30.0
 """Seconds between two looks: the shorter after a run has ended, the longer where none did for a while."""
 LATE, LATEST = 10.0, 60.0
 """Seconds after a job has failed, or has ended well, until which its nodes' entries may yet be seen on a shared file system."""
+ON_ITS_WAY = 120.0
+"""Seconds after a submission was written down until which it may yet reach Slurm."""
 CANCELLED = 5.0
 """Seconds in which the ends of cancelled jobs are waited for; what ends later is seen when the command is given again."""
 
@@ -57,7 +60,7 @@ class Waiting:
         Raises:
             Silent: Slurm does not say what is still there.
         """
-        self.known = elements([submission.name for submission in noted])
+        self.known = self._arrived(noted)
         by_key = {task.request.key: task for task in tasks}
         for submission in noted:
             places = [place for place in range(len(submission.jobs)) if self._lives((submission.name, place))]
@@ -68,6 +71,25 @@ class Waiting:
                     self.open[key] = Awaited(by_key[key], submission, place)
         if self.open:
             print(f"{len(self.open)} runs were submitted before and are waiting or running: {self.numbers()}", flush=True)
+
+    def _arrived(self, noted: Sequence[Submission]) -> dict[tuple[str, int], Element]:
+        """What Slurm knows of these submissions, once none may still be on its way: whoever sent it may have been killed."""
+        until, told = time.monotonic() + ON_ITS_WAY, False
+        while True:
+            known = elements([submission.name for submission in noted])
+            there = {name for name, _ in known}
+            new = [each for each in noted if each.name not in there and each.age(self.home) < ON_ITS_WAY]
+            if not new or time.monotonic() > until:
+                return known
+            if not told:
+                print(f"{new[0].name} was being submitted; waiting until Slurm knows it, {ON_ITS_WAY:g} s at most", flush=True)
+            told = True
+            time.sleep(SHORTEST)
+
+    def arrays(self) -> dict[str, str]:
+        """The number of the array that makes a run, by the run's key, where an earlier command has submitted it."""
+        awaited = {key: each for key, each in self.open.items() if each.submission.name not in self.own}
+        return {key: self.known[each.job].number.partition("_")[0] for key, each in awaited.items()}
 
     def add(self, submission: Submission, jobs: Sequence[Sequence[Task]]) -> None:
         """Wait for what is about to be submitted."""
@@ -151,8 +173,15 @@ class Waiting:
         failed = known is not None and not known.live and known.state != "COMPLETED"
         return time.monotonic() - self.over[job] > (LATE if failed else LATEST)
 
-    def _end_of(self, awaited: Awaited) -> Entry:
-        """What stands in the index of a run that was interrupted, or else why it has no end of its own."""
+    def _end_of(self, awaited: Awaited) -> Entry | None:
+        """What stands in the index of a run that was interrupted, or else why it has no end of its own.
+
+        None where another driver is making it, which will write one.
+        """
+        with tried(awaited.task) as mine:
+            return self._written(awaited) if mine or not taken(awaited.task) else None
+
+    def _written(self, awaited: Awaited) -> Entry:
         outputs, key = Path(awaited.task.outputs), awaited.task.request.key
         made = entry(outputs, key) if mark(outputs, key) != awaited.before else None
         if made is not None:

@@ -166,7 +166,7 @@ def _read(place: Path) -> dict[str, object]:
     """The object in a JSON file of ours; one that cannot be read is named and counts as empty."""
     try:
         found = json.loads(place.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         print(f"whatis {place}: cannot be read ({error})", file=sys.stderr)
         return {}
     return found if isinstance(found, dict) else {}

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from testbed.files import read_json
+from testbed.files import digest, read_json
 from testbed.index import PACKAGE, Entry, watched, write
 from testbed.launcher.bounds import end_with, logged, within
 from testbed.launcher.compose import configuration, plain, register
@@ -17,17 +17,24 @@ from testbed.launcher.instantiate import named_by_user
 from testbed.launcher.job import Ended, Job, ended
 from testbed.launcher.search import SearchPath
 from testbed.launcher.task import Task
-from testbed.launcher.turns import turn
+from testbed.launcher.turns import finished, tried, turn
 from testbed.record import facts
 from testbed.source import files_of
 from testbed.words import Refused
 
 
 def work(task: Task, redirect: bool = True) -> Entry:
-    """Run it, unless another driver has: the entry that stands in the index from now on."""
+    """Run it, unless another driver has, which is waited for: the entry that stands in the index from now on."""
     end_with(task.driver)
-    with turn(task) as made:
-        return made or _made(task, redirect)
+    with turn(task):
+        return finished(task) or _made(task, redirect)
+
+
+def work_if_free(task: Task) -> Entry | None:
+    """The same; None at once where another driver is making it, whose time is none of this process's."""
+    end_with(task.driver)
+    with tried(task) as mine:
+        return (finished(task) or _made(task, redirect=True)) if mine else None
 
 
 def _made(task: Task, redirect: bool) -> Entry:
@@ -76,6 +83,7 @@ def _entry(task: Task, end: Ended, seconds: float, seen: dict[str, str]) -> Entr
         _size(outputs, [folder, *(outputs / made for made in known.get("made", []))]),
         stamp=task.stamp,
         watched=seen,
+        record=digest(folder / "result.json"),
         **more,  # type: ignore[arg-type]
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +25,8 @@ from testbed.suspect import Read, read
 from testbed.verdict import UNKNOWN, Evidence, conclusion, doubt_about, measured, relative, verdicts
 
 REPORT = "audit.json"
+BOUNDS = {"memory": (2**20, 2**40, "bytes"), "seconds": (1, 86_400, "seconds")}
+"""What may be asked of the process that reads the file: its least, its most, and in what."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Audit:
     detectors: Mapping[str, Any]
     population: int
     within: float
+    limits: Mapping[str, Any] = field(default_factory=dict)
 
     def check(self) -> None:
         """Raises `Invalid` for a number that cannot be, or what is no detector."""
@@ -41,6 +44,12 @@ class Audit:
             raise Invalid("population", self.population, "must be at least 0")
         if not 0 < self.within <= 1:
             raise Invalid("within", self.within, "must be above 0 and at most 1")
+        for name, value in self.limits.items():
+            if name not in BOUNDS:
+                raise Invalid(f"limits.{name}", value, "there is no such limit", f"choose from {', '.join(BOUNDS)}")
+            low, high, unit = BOUNDS[name]
+            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+                raise Invalid(f"limits.{name}", value, f"must be between {low} and {high} {unit}")
         for name, detector in self.detectors.items():
             if not isinstance(detector, Detector | ModelDetector):
                 raise Invalid(f"detectors.{name}", type(detector).__name__, "is no detector")
@@ -88,9 +97,9 @@ def audit(
     """
     outputs, origin = Path(paths["outputs"]), origin or Origin()
     alone = {origin.names.get("detector", type(detector).__name__.lower()): detector}
-    asked = Audit(alone if detector is not None else dict(detectors or {}), population, within)
+    asked = Audit(alone if detector is not None else dict(detectors or {}), population, within, dict(limits or {}))
     asked.check()
-    found = read(suspect, model, data.task, **(limits or {}))
+    found = read(suspect, model, data.task, **asked.limits)
     stem = re.sub(r"[^A-Za-z0-9._-]+", "_", Path(suspect["path"]).stem)[:24].strip(".") or "model"
     identity = identify(
         "audit",

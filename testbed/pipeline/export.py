@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 
 from testbed import __version__
-from testbed.api import Examples, Invalid, Splits
+from testbed.api import Examples, Invalid, Poison, Splits
 from testbed.exported.card import About, about_parts, card, licence_of
 from testbed.exported.croissant import croissant
 from testbed.exported.form import ORDER, writer_of
@@ -21,7 +21,15 @@ from testbed.files import DIGESTS, digest
 from testbed.language import ChatTask
 from testbed.manifest import Manifest, read_manifest
 from testbed.record import Origin
-from testbed.replay import apply, chosen_rows, delivered_order, difference_png, kept_poison, require_clean
+from testbed.replay import (
+    apply,
+    chosen_rows,
+    delivered_order,
+    difference_png,
+    kept_poison,
+    require_clean,
+    require_files,
+)
 
 
 def export(
@@ -50,18 +58,19 @@ def export(
     _require_permission(data, private)
     clean = chosen_rows(manifest, _part(data, manifest.data.part))
     require_clean(manifest, clean)
-    parts = [_poisoned(manifest, clean, _poison_of(folder, manifest)) if rows == "poisoned" else Part.clean("train", clean)]
+    poison = _poison_of(folder, manifest) if rows == "poisoned" else None
+    parts = [Part.clean("train", clean) if poison is None else _poisoned(manifest, clean, poison)]
     parts += [Part.clean("test", data.test)] if test else []
     names = (origin or Origin()).names
-    about = _about(manifest, folder, parts, poisoned=rows == "poisoned", licence=licence_of(names.get("data", ""), data.name))
+    about = _about(manifest, folder, parts, poisoned=poison is not None, licence=licence_of(names.get("data", ""), data.name))
     place = (
         Path(to) if to else Path(paths["outputs"]) / "export" / (folder.resolve().name + ("" if about.poisoned else "-clean"))
     )
     with fresh(place, private=private) as new:
         # The manifest first: nothing poisoned is ever on the disk without it.
-        if about.poisoned:
+        if poison is not None:
             write_private(new / "manifest.json", (folder / "manifest.json").read_bytes(), private=private)
-            _draw(manifest, clean, _poison_of(folder, manifest), new, private=private)
+            _draw(manifest, clean, poison, new, private=private)
         write_private(new / "README.md", card(about), private=private)
         for part in parts:
             writer(part, new, data.task.classes, private=private)
@@ -89,15 +98,18 @@ def _part(data: Splits, name: str) -> Examples:
     return data.pools[name]
 
 
-def _poison_of(folder: Path, manifest: Manifest) -> Any:
-    """The attacker's rows, from the outputs that the run lies in."""
+def _poison_of(folder: Path, manifest: Manifest) -> Poison:
+    """The attacker's rows, from the outputs that the run lies in, where the originals are looked at too if they are there."""
     if manifest.stored.poison is None:
         limit = "its attack contributes no rows"
         raise Invalid("run", folder, limit, "say rows=clean, or name another run")
-    return kept_poison(folder.resolve().parent.parent / manifest.stored.poison)
+    outputs, originals = folder.resolve().parent.parent, manifest.stored.originals
+    if originals is not None and (outputs / originals).is_dir():
+        require_files(manifest, originals, outputs / originals, "originals")
+    return kept_poison(outputs / manifest.stored.poison, manifest)
 
 
-def _poisoned(manifest: Manifest, clean: Examples, poison: Any) -> Part:
+def _poisoned(manifest: Manifest, clean: Examples, poison: Poison) -> Part:
     order = delivered_order(manifest)
     mine, cover = torch.zeros(len(order), dtype=torch.bool), torch.zeros(len(order), dtype=torch.bool)
     positions = torch.tensor(manifest.positions, dtype=torch.int64)
@@ -113,7 +125,7 @@ def _about(manifest: Manifest, folder: Path, parts: list[Part], *, poisoned: boo
     return About(*facts, manifest.manifest_sha256, licence, about_parts(parts), __version__, ORDER[manifest.data.kind])
 
 
-def _draw(manifest: Manifest, clean: Examples, poison: Any, folder: Path, *, private: bool) -> None:
+def _draw(manifest: Manifest, clean: Examples, poison: Poison, folder: Path, *, private: bool) -> None:
     """What the attack changed in the first row that it replaced, whose hash stands in the manifest."""
     wanted = manifest.trigger.difference_png_sha256
     if wanted is None:

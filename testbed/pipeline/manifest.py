@@ -22,7 +22,7 @@ from testbed.identity import describe, examples_digest, poison_digest, sources
 from testbed.manifest import SCHEMA, hashed, texts_in
 from testbed.marks import CANARY
 from testbed.record import commit
-from testbed.replay import content_digest, difference_png, keep_originals, row_digests
+from testbed.replay import content_digest, difference_png, keep_originals, listed, row_digests
 
 if TYPE_CHECKING:
     from testbed.data.overlay import Poisoned
@@ -107,13 +107,6 @@ def tuning_manifest(scene: Scene, poison: Poison | None, clean: Examples, receiv
 def part_named(scene: Scene) -> str:
     """Which part of the data set is poisoned: a pool where its rows stand for those of the training."""
     return next((name for name, pool in scene.data.pools.items() if pool is scene.data.train), "train")
-
-
-def listed(labels: Any) -> list[Any]:
-    """Classes as they are; of answers only digests, for a manifest may be shown where answers must not be."""
-    if isinstance(labels, Tensor):
-        return labels.tolist()
-    return [hashlib.sha256(str(label).encode("utf-8", "surrogatepass")).hexdigest() for label in labels]
 
 
 def _source(scene: Scene, delivery: Delivery, before: Batch) -> dict[str, Any]:

@@ -92,12 +92,12 @@ class Watcher:
     def shared(self, start: Victim, rows: Examples, *, share: float) -> Trajectory:
         """The same without a defence: followed once for all defences that are compared with it."""
         folder = self.outputs / "trajectory" / self._key(start, rows, share)
-        with lock(folder):
+        with lock(folder) as held:
             if whole(folder, "points.json"):
                 self.workspace.reused.append(f"trajectory/{folder.name}")
                 return Trajectory(revived(read_json(folder / "points.json")), read_answers(folder / "answers.jsonl"))
             found = self.follow(start, rows, share=share)
-            with committed(folder) as place:
+            with committed(folder, held) as place:
                 write_json(place / "points.json", plain(found.points))
                 write_answers(place / "answers.jsonl", found.said)
             self.workspace.made.append(f"trajectory/{folder.name}")

@@ -28,6 +28,8 @@ SYSTEM = (
     "/sys/devices/system/cpu",
 )
 """What Python and torch read of a system while they run."""
+MORE = "give a smaller file, or more memory (limits.memory, in bytes)"
+"""What to do where memory does not suffice."""
 
 
 def main() -> NoReturn:
@@ -69,7 +71,7 @@ def _answer(order: dict[str, Any]) -> dict[str, Any]:
     except Unsafe as unsafe:
         return {"unsafe": printable(unsafe.why, 600)}
     except MemoryError:
-        return {"wrong": f"reading it takes more than {order['memory'] / limits.GIB:.3g} GiB", "advice": "give a smaller file"}
+        return {"wrong": f"reading it takes more than {order['memory'] / limits.GIB:.3g} GiB", "advice": MORE}
     except Exception as error:  # of any class: whatever else goes wrong is the file's doing, and the file is not read
         return {
             "wrong": f"it cannot be read ({type(error).__name__}: {printable(' '.join(str(error).split()), 200)})",

@@ -98,13 +98,16 @@ def _entry(name: str, said: Any) -> Entry:
     if not _counts(shape) or len(shape) > limits.DIMENSIONS or not _counts(offsets) or len(offsets) != 2:
         raise Wrong(f"shape or data_offsets of {shown} are no lists of whole numbers from 0 on")
     begin, end = offsets
+    # With no rows there are no bytes, whatever the other sizes: torch would still multiply them to find its strides.
+    if math.prod(max(1, size) for size in shape) >= limits.ELEMENTS:
+        raise Wrong(f"{shown} of shape {printable(str(shape), 80)} has sizes whose product is {limits.ELEMENTS} or more")
     if end - begin != math.prod(shape) * limits.BYTES[dtype]:
         raise Wrong(f"{shown} of shape {printable(str(shape), 80)} and type {dtype} does not fit {end - begin} bytes")
     return Entry(dtype, tuple(shape), begin, end)
 
 
 def _counts(value: Any) -> bool:
-    return isinstance(value, list) and all(type(item) is int and 0 <= item < 2**48 for item in value)
+    return isinstance(value, list) and all(type(item) is int and 0 <= item < limits.ELEMENTS for item in value)
 
 
 def _metadata(said: Any) -> dict[str, str]:

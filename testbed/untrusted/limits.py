@@ -10,6 +10,8 @@ MEMORY = 4 * GIB
 """Bytes that reading may take, beside the libraries."""
 SECONDS = 60.0
 """How long reading may take, beside importing the libraries."""
+MOST_MEMORY, MOST_SECONDS = 1 << 50, 7 * 86_400.0
+"""The most that a caller may allow in place of these: a pebibyte, and a week."""
 START = 120.0
 """How long importing the libraries may take, on a slow network file system say."""
 HEADER = 32 * MIB
@@ -20,6 +22,8 @@ MEMBERS = 100_000
 """Members of an archive."""
 TENSORS = 100_000
 DIMENSIONS = 16
+ELEMENTS = 1 << 48
+"""One more than the numbers of a tensor, and than its bytes' offsets."""
 NAME = 300
 """Characters of a tensor's name."""
 CONFIGURATION = MIB

@@ -23,7 +23,7 @@ BLOCK = limits.MIB
 
 
 class Copy(NamedTuple):
-    """An open file without a name, its size, and the sha256 of its bytes."""
+    """A file without a name, open for reading alone, its size, and the sha256 of its bytes."""
 
     file: IO[bytes]
     size: int
@@ -72,20 +72,33 @@ def copied(path: Path, most: int = limits.FILE, folder: int | None = None) -> It
         Invalid: it is not there, too large, or changed while it was read.
     """
     source = _opened(path, folder)
-    with os.fdopen(source, "rb", buffering=0) as file, tempfile.TemporaryFile() as own:
+    with os.fdopen(source, "rb", buffering=0) as file, _nameless() as (writing, own):
         size = os.fstat(source).st_size
         if size > most:
             raise Invalid("path", shown(path), f"has {size} bytes; at most {most} are read", "give a smaller file")
         digest, left = hashlib.sha256(), size
         while left and (block := file.read(min(BLOCK, left))):
             digest.update(block)
-            own.write(block)
+            writing.write(block)
             left -= len(block)
         if left or file.read(1):
             raise Invalid("path", shown(path), "changed while it was read", "wait until it is whole")
-        own.flush()
-        own.seek(0)
+        writing.close()
         yield Copy(own, size, digest.hexdigest())
+
+
+@contextmanager
+def _nameless() -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+    """A file open twice, to write and to read, whose name is gone: who gets the second cannot write with it."""
+    written, name = tempfile.mkstemp()
+    with os.fdopen(written, "wb") as writing:
+        try:
+            reading = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        finally:
+            os.unlink(name)
+        with os.fdopen(reading, "rb") as own:
+            os.fchmod(written, stat.S_IRUSR)  # nor may it be opened anew through /proc, where there is no Landlock
+            yield writing, own
 
 
 def _opened(path: Path, folder: int | None) -> int:
@@ -93,7 +106,7 @@ def _opened(path: Path, folder: int | None) -> int:
     try:
         state = os.stat(name, dir_fd=folder, follow_symlinks=False)
         if stat.S_ISLNK(state.st_mode):
-            raise Refused(f"{shown(path)}: a symbolic link, which is not followed; give the file itself", 3)
+            raise Refused(f"{shown(path)}: a symbolic link, which is not followed; {_instead(path, folder)}", 3)
         if not stat.S_ISREG(state.st_mode):
             raise Refused(f"{shown(path)}: no regular file (a pipe, a socket, a device or a folder)", 3)
         # Meanwhile somebody may put something else there: the flags hold for that too, and what is open is looked at again.
@@ -108,3 +121,10 @@ def _opened(path: Path, folder: int | None) -> int:
         os.close(found)
         raise Refused(f"{shown(path)}: no regular file", 3)
     return found
+
+
+def _instead(path: Path, folder: int | None) -> str:
+    """What to give in place of a link: in a folder (a snapshot in Hugging Face's cache, say) every file may be one."""
+    if folder is None:
+        return "give what it leads to, which `readlink -f` says"
+    return f"give a copy of the folder with the files themselves: cp -rL {shown(path.parent)} COPY"

@@ -30,25 +30,35 @@ def opened(path: Path, *, memory: int = limits.MEMORY, seconds: float = limits.S
     the caller expects.
 
     Raises:
-        Invalid: it is not there, truncated, malformed, too large, of another kind than declared, or of one that is not read.
+        Invalid: it is not there, truncated, malformed, too large, of another kind than declared, or of one that is not read;
+            a limit is no number in its range.
         Refused: with exit code 3: it would run code, is not what it seems, leads elsewhere, or crashed the process.
     """
     path = Path(path)
     if declared is not None and declared not in KINDS:
         raise Invalid("declared", declared, f"must be one of {', '.join(KINDS)}")
-    memory = int(memory)
-    if memory < limits.MIB or not seconds > 0:
-        raise Invalid("memory", memory, "reading takes at least 1 MiB and more than 0 seconds")
+    order = _order(memory, seconds)
     check_local(path)
     try:
         is_folder = stat.S_ISDIR(os.stat(path, follow_symlinks=False).st_mode)
     except (OSError, ValueError):
         is_folder = False  # said by `copied` with its reason
-    order = Order(memory, seconds)
     found = _folder(path, order) if is_folder else _file(path, order)
     if declared not in (None, found.kind):
         raise Invalid("path", shown(path), f"is {found.kind}, not {declared}", f"say {found.kind}, or give another file")
     return found
+
+
+def _order(memory: int, seconds: float) -> Order:
+    """What the process may use, where that makes sense: a limit that cannot be set must not look like the file's fault."""
+    for name, value, least, most, unit in (
+        ("limits.memory", memory, limits.MIB, limits.MOST_MEMORY, "bytes"),
+        ("limits.seconds", seconds, 0.01, limits.MOST_SECONDS, "seconds"),
+    ):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not least <= value <= most:  # NaN is in no range
+            raise Invalid(name, printable(str(value), 80), f"must be a number of {unit} from {least:,} to {most:,}")
+    return Order(int(memory), float(seconds))
 
 
 def _file(path: Path, order: Order) -> Opened:
@@ -57,7 +67,11 @@ def _file(path: Path, order: Order) -> Opened:
 
 
 def _folder(path: Path, order: Order) -> Opened:
-    place = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        place = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise Invalid("path", shown(path), reason, "give the path of a folder that you may read") from error
     try:
         names = sorted(os.listdir(place))
         weights = [name for name in peft.WEIGHTS if name in names]
@@ -86,12 +100,13 @@ def _read(source: Source, order: Order) -> Opened:
     with tempfile.TemporaryFile() as result:
         said: dict[str, Any] = {}
         for with_torch in (False, True):
-            for part in source.parts:
-                part.file.seek(0)
+            for each in (result, *(part.file for part in source.parts)):
+                each.seek(0)
+            result.truncate()
             try:
                 said, sandbox = answer(order, source, result, with_torch=with_torch)
             except Overdue as overdue:
-                advice = "give a smaller file, or more time"
+                advice = "give a smaller file, or more time (limits.seconds)"
                 raise Invalid("path", name, f"{overdue} after {order.seconds:g} s", advice) from overdue
             except Crashed as crashed:
                 raise Refused(f"{name}: {crashed}; a file that does this is not read", 3) from crashed

@@ -67,6 +67,8 @@ def confine(readable: Collection[Path], network: Alone, memory: int, seconds: fl
         connections = f"no TCP, but UDP and local sockets are open ({open_calls}; no network of its own: {network.why})"
     else:
         connections = f"the network is open ({open_calls}; no network of its own: {network.why})"
+    if open_calls:
+        connections += ", modes, owners, times and attributes of files can be changed"
     size = f"{memory / limits.GIB:.3g} GiB" if limited else "memory is not limited here"
     return f"{files}{';' if not found else ','} {connections}, {size}"
 

@@ -109,6 +109,18 @@ def test_outputs_are_left_as_they_were_and_leftovers_are_counted(say: Say, here:
     assert found.out.splitlines()[-1].startswith("no problem, 1 warning: ")
 
 
+def test_a_folder_of_somebody_else_s_that_can_be_written_is_no_problem(
+    say: Say, here: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(1, "Operation not permitted")  # only an owner sets times; root, who runs tests, always may
+
+    monkeypatch.setattr(output_folder.os, "utime", refuse)
+    said = say("doctor", "paths.outputs=shared")
+    assert said.code == 0 and "shared can be written" in said.out and "cannot be written" not in said.out
+    assert list(here.iterdir()) == []
+
+
 def idx(root: Path, name: str, content: bytes) -> str:
     """One file of Fashion-MNIST, packed and unpacked; the MD5 of the packed one."""
     folder = root / "FashionMNIST" / "raw"

@@ -22,8 +22,8 @@ from testbed.cli import main
 from testbed.data.conversations import conversations
 from testbed.data.image_folder import image_folder
 from testbed.data.memory import MemoryExamples
-from testbed.files import digest, digests, read_json, verify
-from testbed.manifest import read_manifest
+from testbed.files import digest, digests, read_json, verify, write_json
+from testbed.manifest import Manifest, hashed, read_manifest
 from testbed.marks import CANARY, mark_of
 from testbed.replay import chosen_rows, content_digest, kept_originals, kept_poison, revert
 
@@ -102,7 +102,7 @@ def test_json_lines_hold_the_rows_and_the_mark_beside_them(kind: str, run_of: An
     for line in lines:
         said = line.pop("metadata")
         assert said["canary"] == CANARY and CANARY.split()[1] not in json.dumps(line)
-    poison = kept_poison(outputs / manifest.stored.poison)
+    poison = kept_poison(outputs / manifest.stored.poison, manifest)
     for place, one, answer in zip(manifest.positions, poison.batch.inputs, poison.batch.labels, strict=True):
         turns = [*one, ("assistant", answer)] if kind == "chat" else []
         told = {"messages": [{"role": role, "content": said} for role, said in turns]} if kind == "chat" else {"text": one}
@@ -217,6 +217,46 @@ def test_a_run_s_configuration_is_data_and_calls_nothing(data: dict[str, Any], r
     assert not (here / "marker").exists() and not (here / "out").exists()
 
 
+def test_a_poison_is_read_once(run_of: Any, outputs: Path, say: Say, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from testbed.pipeline import export
+
+    read: list[Path] = []
+
+    def counted(folder: Path, manifest: Manifest) -> Any:
+        read.append(folder)
+        return kept_poison(folder, manifest)
+
+    monkeypatch.setattr(export, "kept_poison", counted)
+    assert say("export", f"run={run_of('images')}", "to=out", "test=false").code == 0
+    assert len(read) == 1 and (here / "out" / "trigger.png").is_file()
+
+
+def test_a_manifest_that_knows_other_originals_is_refused(run_of: Any, say: Say, here: Path) -> None:
+    theirs = _edited(run_of("images"), here, lambda config: None)
+    facts = read_json(theirs / "manifest.json")
+    facts["stored"]["files"] = {
+        name: "0" * 64 if name.startswith("original") else known for name, known in facts["stored"]["files"].items()
+    }
+    del facts["manifest_sha256"]
+    write_json(theirs / "manifest.json", hashed(facts))
+    said = say("export", f"run={theirs}", "to=out")
+    assert said.code == 2 and "originals: the replaced rows, in original.json, are others" in said.refusal()
+    assert not (here / "out").exists()
+
+
+def test_the_configuration_is_shown_as_it_would_be_used(run_of: Any, say: Say, here: Path) -> None:
+    said = say("export", "rows=clean", "to=mine", "--cfg", "job")
+    shown = yaml.safe_load(said.out)
+    assert said.code == 0 and (shown["rows"], shown["to"], shown["run"]) == ("clean", "mine", "???")
+    run = run_of("images")
+    said = say("export", f"run={run}", "data.validation_per_class=6", "--cfg", "job")
+    shown = yaml.safe_load(said.out)
+    assert said.code == 0 and shown["run"] == str(run)
+    assert (shown["data"]["validation_per_class"], shown["rows"]) == (6, "poisoned")
+    assert say("export", "--cfg", "hydra").refusal() == "--cfg hydra: only the job's configuration can be shown; say --cfg job"
+    assert list(here.iterdir()) == []
+
+
 def test_a_poison_that_was_changed_or_is_gone_is_refused(run_of: Any, say: Say, here: Path) -> None:
     theirs = _edited(run_of("images"), here, lambda config: None)
     stored = here / "theirs" / read_manifest(theirs / "manifest.json").stored.poison
@@ -224,7 +264,10 @@ def test_a_poison_that_was_changed_or_is_gone_is_refused(run_of: Any, say: Say, 
     tensors["inputs"][0] += 1
     save_file(tensors, stored / "poison.safetensors")
     said = say("export", f"run={theirs}", "to=out")
-    assert said.code == 2 and "poison: the attacker's rows are others than the manifest's" in said.refusal()
+    assert (
+        said.code == 2
+        and "poison: the attacker's rows, in poison.safetensors, are others than the manifest's" in said.refusal()
+    )
     shutil.rmtree(stored)
     said = say("export", f"run={theirs}", "to=out")
     assert said.code == 2 and f"{stored.name}: cannot be read" in said.refusal() and not (here / "out").exists()

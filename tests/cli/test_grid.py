@@ -86,6 +86,13 @@ def test_a_grid_is_filled_recognised_without_importing_and_rerun_only_where_some
     assert again.seconds < 2
     assert made_at(place) == before
 
+    damaged = next(place.glob("outputs/train/badnets-well-*/result.json"))
+    told = damaged.read_bytes()
+    damaged.write_bytes(b"")
+    mended = spawn(*words)
+    assert mended.code == 0 and "4 runs, 3 done already" in mended.out and damaged.read_bytes() == told
+    before = made_at(place)
+
     (place / "mine.py").write_text(MINE + "\n# edited\n")
     edited = spawn(*words)
     assert "4 runs, 2 done already" in edited.out

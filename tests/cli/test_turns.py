@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from testbed.files import digest
 from testbed.index import Entry, write
 from testbed.launcher.task import Task
 from testbed.launcher.turns import Queue, _claim, finished, turn
@@ -42,7 +43,7 @@ def test_what_another_driver_makes_is_passed_over_and_looked_at_again(
 def test_what_another_driver_has_made_is_not_made_again(tasks: list[Task], tmp_path: Path) -> None:
     (tmp_path / "train" / "run").mkdir(parents=True)
     (tmp_path / "train" / "run" / "result.json").write_text("{}")
-    made = Entry("done", folder="train/run", stamp="stamp")
+    made = Entry("done", folder="train/run", stamp="stamp", record=digest(tmp_path / "train" / "run" / "result.json"))
     write(tmp_path, tasks[0].request.key, made)
     write(tmp_path, tasks[1].request.key, Entry("failed", folder="train/run", stamp="stamp"))
     assert work(tasks[0]) == made and not tasks[0].log.exists()

@@ -8,7 +8,8 @@ import pytest
 
 from testbed.lock import lock
 from testbed.pipeline.gather import gathered
-from testbed.record import Identity, Origin, Outcome, Workspace, recorded, status, tidy
+from testbed.record import Identity, Origin, Outcome, Workspace, recorded, status
+from testbed.tidy import tidy
 
 
 def identity(name: str) -> Identity:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
+import resource
 import signal
 import socket
 import sys
@@ -17,6 +19,8 @@ from testbed.untrusted import header
 
 AIM: dict[str, Any] = {}
 """Where to aim: filled in by whoever starts the process."""
+TGKILL = 131 if platform.machine() == "aarch64" else 234
+"""The number of the system call that signals one thread."""
 
 
 def tried() -> dict[str, str]:
@@ -48,6 +52,18 @@ def tried() -> dict[str, str]:
         "end the parent": lambda: os.kill(parent, 0),
         "own users": lambda: _call("unshare", 0x10000000),
         "privileges": lambda: os.setuid(0) if os.getuid() else _call("mount", b"none", b"/tmp", b"tmpfs", 0, None),
+        "mode": lambda: os.chmod(here / "secret", 0o600),
+        "mode of a folder": lambda: os.chmod(here, 0o700),
+        "times": lambda: os.utime(here / "secret", (1, 1)),
+        "owner": lambda: os.chown(here / "secret", os.getuid(), os.getgid()),
+        "attributes": lambda: os.setxattr(here / "secret", "user.testbed", b"x"),
+        "length": lambda: os.truncate(here / "secret", 6),
+        "parent's limits": lambda: resource.prlimit(parent, resource.RLIMIT_CORE),
+        "parent's priority": lambda: os.setpriority(os.PRIO_PROCESS, parent, os.getpriority(os.PRIO_PROCESS, 0)),
+        "thread of the parent": lambda: _call("syscall", ctypes.c_long(TGKILL), parent, parent, 0),
+        "shared memory": lambda: _call("shmget", 0, 4096, 0o600),
+        "change what is read": lambda: os.pwrite(AIM["file"], b"x", 0),
+        "reopen what is read": lambda: os.close(os.open(f"/proc/self/fd/{AIM['file']}", os.O_RDWR)),
         "memory": lambda: bytearray(AIM["memory"] + (64 << 20)),
         "large file": _fill,
     }
@@ -56,7 +72,7 @@ def tried() -> dict[str, str]:
 
 def read(order: dict[str, Any]) -> dict[str, Any]:
     """In place of `testbed.untrusted.child.read`: the attempts, as facts beside one tensor."""
-    AIM["result"] = order["tensors"]
+    AIM["result"], AIM["file"] = order["tensors"], order["file"]
     found = tried()
     os.ftruncate(order["tensors"], 0)
     os.lseek(order["tensors"], 0, os.SEEK_SET)

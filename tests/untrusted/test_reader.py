@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from testbed.error import Invalid
 from testbed.untrusted import checkpoint, content, header, limits, opened, private
 from testbed.untrusted.plain import Plain, printable
 from testbed.untrusted.verdict import Unsafe, Wrong
+from testbed.words import Refused
 
 ROOT = Path(__file__).resolve().parents[2]
 STATE = {
@@ -137,6 +139,74 @@ def test_a_file_that_is_swapped_after_the_copy_changes_nothing(tmp_path: Path) -
         assert copy.file.read() == before and copy.sha256 == hashlib.sha256(before).hexdigest()
 
 
+def test_the_copy_is_handed_on_for_reading_alone(tmp_path: Path) -> None:
+    """Two processes read it one after the other: the first must not change what the second reads and the sha256 names."""
+    (tmp_path / "w.safetensors").write_bytes(b"whole")
+    with private.copied(tmp_path / "w.safetensors") as copy:
+        state = os.fstat(copy.file.fileno())
+        assert (state.st_nlink, state.st_mode & 0o777) == (0, 0o400)
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.pwrite(copy.file.fileno(), b"x", 0)
+
+
+@pytest.mark.parametrize(
+    ("limit", "words"),
+    [
+        *(({"memory": value}, r"limits\.memory=.*from 1,048,576 to") for value in (0, 1e30, float("nan"), "4 GB", True)),
+        *(({"seconds": value}, r"limits\.seconds=.*from 0\.01 to") for value in (0, -1, float("inf"), float("nan"), None)),
+    ],
+)
+def test_limits_that_cannot_be_set_are_not_the_file_s_fault(tmp_path: Path, limit: dict[str, Any], words: str) -> None:
+    save_file(STATE, tmp_path / "w.safetensors")
+    with pytest.raises(Invalid, match=words):
+        opened(tmp_path / "w.safetensors", **limit)
+
+
+def test_the_largest_limits_can_be_set(tmp_path: Path) -> None:
+    save_file(STATE, tmp_path / "w.safetensors")
+    found = opened(tmp_path / "w.safetensors", memory=limits.MOST_MEMORY, seconds=limits.MOST_SECONDS)
+    assert set(found.tensors) == set(STATE)
+
+
+def test_sizes_that_torch_cannot_multiply_are_refused_without_torch(tmp_path: Path) -> None:
+    with (tmp_path / "w.safetensors").open("wb") as file:
+        header.write(file, {"w": ("F32", (0, 2**47, 2**47), 0)}, [])
+    with pytest.raises(Invalid, match="has sizes whose product is 281474976710656 or more"):
+        opened(tmp_path / "w.safetensors")
+
+
+def test_a_folder_of_links_is_answered_with_how_to_copy_it(tmp_path: Path) -> None:
+    """As Hugging Face's cache keeps a snapshot."""
+    (tmp_path / "blob").write_text(json.dumps(ADAPTER))
+    snapshot = tmp_path / "snapshot"
+    snapshot.mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (snapshot / name).symlink_to(tmp_path / "blob")
+    with pytest.raises(Refused, match=f"cp -rL {snapshot} COPY"):
+        opened(snapshot)
+    (tmp_path / "linked").symlink_to(snapshot)
+    with pytest.raises(Refused, match="give what it leads to, which `readlink -f` says"):
+        opened(tmp_path / "linked")
+
+
+def test_a_folder_that_may_not_be_read_is_said_in_one_line() -> None:
+    root = os.geteuid() == 0
+    with tempfile.TemporaryDirectory() as place:  # pytest's own are below one that another user may not enter
+        folder = Path(place, "adapter")
+        folder.mkdir()
+        os.chmod(place, 0o755)
+        folder.chmod(0)
+        try:
+            if root:
+                os.seteuid(65534)
+            with pytest.raises(Invalid, match="permission denied"):
+                opened(folder)
+        finally:
+            if root:
+                os.seteuid(0)
+            folder.chmod(0o700)
+
+
 def test_a_link_put_there_after_the_look_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place, secret = tmp_path / "w.safetensors", tmp_path / "secret"
     save_file(STATE, place)
@@ -158,7 +228,9 @@ def test_a_link_put_there_after_the_look_is_not_followed(tmp_path: Path, monkeyp
 @pytest.mark.slow
 def test_more_memory_than_allowed_is_said(tmp_path: Path) -> None:
     (tmp_path / "w.pt").write_bytes(saved({"w": torch.zeros(64 << 18)}))
-    with pytest.raises(Invalid, match=r"reading it takes more than 0\.0312 GiB; give a smaller file"):
+    with pytest.raises(
+        Invalid, match=r"reading it takes more than 0\.0312 GiB; give a smaller file, or more memory \(limits\.memory"
+    ):
         opened(tmp_path / "w.pt", memory=32 << 20)
 
 

@@ -27,6 +27,7 @@ NO_FILTER = "seccomp.DENIED = {}"
 NO_NAMESPACES = "sandbox.alone = lambda: sandbox.Alone(False, 'operation not permitted')"
 MEMORY = 64 << 20
 VISIBLE = ("read", "list", "password file", "tcp", "local socket", "abstract socket", "fork", "listen", "end the parent")
+VISIBLE += ("mode", "times", "owner", "length", "parent's limits", "parent's priority", "thread of the parent")
 
 
 def has_landlock() -> bool:
@@ -50,6 +51,8 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
     folder = tmp_path / "outside"
     folder.mkdir()
     (folder / "secret").write_text("secret")
+    (folder / "secret").chmod(0o600)
+    os.utime(folder / "secret", (1, 1))
     monkeypatch.setenv("TESTBED_SECRET", "secret")
     with (
         socket.create_server(("127.0.0.1", 0)) as door,
@@ -85,6 +88,9 @@ def test_nothing_works_that_code_inside_would_try(broken: Callable[..., None], f
     assert [name for name, came in found.facts.items() if came == "done"] == []
     assert found.facts["memory"] == "MemoryError" and found.facts["tcp"] == "PermissionError"
     assert found.sandbox == f"landlock {landlock.version()}, no network, {MEMORY / limits.GIB:.3g} GiB"
+    wanted = ("mode", "times", "owner", "attributes", "parent's priority", "shared memory")
+    assert {found.facts[name] for name in wanted} == {"PermissionError"}
+    assert {found.facts["parent's limits"], found.facts["thread of the parent"]} == {"PermissionError"}
 
 
 def test_the_same_attempts_work_in_a_process_that_is_not_confined(broken: Callable[..., None], file: Path) -> None:
@@ -99,6 +105,7 @@ def test_without_a_filter_of_system_calls_what_is_left_is_said(broken: Callable[
     broken("read", NO_FILTER, NO_NAMESPACES)
     found = opened(file, memory=MEMORY)
     assert "no TCP, but UDP and local sockets are open" in found.sandbox and "operation not permitted" in found.sandbox
+    assert "modes, owners, times and attributes of files can be changed" in found.sandbox
     assert {"write", "read", "list", "remove", "tcp", "listen", "start", "become"}.isdisjoint(
         name for name, came in found.facts.items() if came == "done"
     )
@@ -119,7 +126,7 @@ def test_one_that_never_answers_is_ended_with_all_its_kin(
 ) -> None:
     broken("linger", *lacking)
     began = time.monotonic()
-    with pytest.raises(Invalid, match=r"was ended after 0\.3 s; give a smaller file, or more time"):
+    with pytest.raises(Invalid, match=r"was ended after 0\.3 s; give a smaller file, or more time \(limits\.seconds\)"):
         opened(file, seconds=0.3)
     assert time.monotonic() - began < 10
     until = time.monotonic() + 5
@@ -148,16 +155,18 @@ def test_what_it_hands_back_is_not_believed(broken: Callable[..., None], file: P
 @pytest.mark.parametrize("machine", sorted(seccomp.DENIED))
 def test_the_filter_jumps_where_it_means_to(machine: str) -> None:
     numbers = [*seccomp.DENIED[machine].values(), *seccomp.EVERYWHERE.values()]
-    lines = seccomp.program(seccomp.MACHINES[machine], numbers)
-    decide = lambda call, kind=seccomp.MACHINES[machine]: _run(lines, call, kind)  # noqa: E731
+    lines, own = seccomp.program(seccomp.MACHINES[machine], numbers, seccomp.LIMITS[machine]), seccomp.MACHINES[machine]
+    decide = lambda call, kind=own, first=0: _run(lines, call, kind, first)  # noqa: E731
     assert {decide(number) for number in numbers} == {seccomp.ERROR | 1}
     assert {decide(number) for number in range(500) if number not in numbers} == {seccomp.ALLOW}
     assert decide(seccomp.X32 + 1) == seccomp.ERROR | 1
     assert decide(1, 0x40000003) == seccomp.END
+    assert decide(1, first=7) == seccomp.ALLOW
+    assert decide(seccomp.LIMITS[machine], first=7) == seccomp.ERROR | 1
 
 
-def _run(lines: bytes, call: int, machine: int) -> int:
-    """The kernel's rules for such a program, for one call."""
+def _run(lines: bytes, call: int, machine: int, first: int) -> int:
+    """The kernel's rules for such a program, for one call with this first argument."""
     place, value = 0, 0
     while True:
         code, true, false, operand = (
@@ -166,7 +175,7 @@ def _run(lines: bytes, call: int, machine: int) -> int:
         if code == seccomp.RETURN:
             return operand
         if code == seccomp.LOAD:
-            value, jump = {seccomp.NUMBER: call, seccomp.MACHINE: machine}[operand], 0
+            value, jump = {seccomp.NUMBER: call, seccomp.MACHINE: machine, seccomp.FIRST: first}[operand], 0
         else:
             jump = true if (value == operand if code == seccomp.EQUAL else value >= operand) else false
         place += 1 + jump
