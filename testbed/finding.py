@@ -97,8 +97,8 @@ def ending(report: Mapping[str, Any]) -> Iterator[str]:
         asked = sum(line["p"] is not None for line in report["detectors"])
         yield (
             f"  a clean model of this kind is called suspicious in at most {end['family_wise']:.1%} of audits"
-            f" ({asked} detector{'s' if asked > 1 else ''}, each {end['smallest']:.1%}), averaged over draws of the clean models;"
-            f" population={end['enough']} makes that {USUAL:.0%}"
+            f" ({asked} detector{'s' if asked > 1 else ''}, each {end['smallest']:.1%}), averaged over draws of the"
+            f" clean models; population={end['enough']} makes that {USUAL:.0%}"
         )
         yield (
             f"  audits that share these clean models err together, at up to {end['unlucky']:.1%} for {COHORTS:.0%} of such"

@@ -144,9 +144,9 @@ def conclusion(found: Sequence[Evidence], told: Sequence[Verdict]) -> Conclusion
     """The whole audit in a word: suspicious if any detector says so, nothing found if any other could tell.
 
     `family_wise` bounds the chance that any of m detectors calls a clean model suspicious, m / (n + 1) (Bonferroni);
-    `smallest` is that of one detector, 1 / (n + 1), and `enough` the number of clean models at which `family_wise` is 5 %. These
-    are averages over draws of the clean models; audits that share them err together, and `unlucky` is what nine cohorts in ten
-    stay below (`of_unlucky`).
+    `smallest` is that of one detector, 1 / (n + 1), and `enough` the number of clean models at which `family_wise` is 5 %.
+    These are averages over draws of the clean models; audits that share them err together, and `unlucky` is what nine cohorts
+    in ten stay below (`of_unlucky`).
     """
     guilty = [each for each, verdict in zip(found, told, strict=True) if verdict.word == SUSPICIOUS]
     word = SUSPICIOUS if guilty else NOTHING if any(verdict.word == NOTHING for verdict in told) else UNKNOWN

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from testbed.finding import ending
 from testbed.verdict import (
     FEWEST,
     NOTHING,
@@ -16,6 +19,7 @@ from testbed.verdict import (
     conclusion,
     doubt_about,
     measured,
+    of_unlucky,
     p_value,
     relative,
     verdicts,
@@ -37,6 +41,35 @@ def test_of_models_that_are_alike_at_most_one_is_suspicious(values: list[float])
     # The p-value is valid: for every level, no more of the turns fall below it than the level allows.
     ps = [float(each.p or 0) for each in words]
     assert all(sum(p <= level for p in ps) <= level * len(ps) + 1e-9 for level in ps)
+
+
+tables = st.integers(FEWEST + 1, 9).flatmap(lambda n: st.lists(st.tuples(scores, scores, scores), min_size=n, max_size=n))
+
+
+@given(tables)
+def test_of_models_that_are_alike_at_most_one_is_suspicious_by_class(table: list[tuple[float, float, float]]) -> None:
+    """From scores by class on: medians over the suspect too, or the suspect would be favoured or wronged."""
+    words = []
+    for place in range(len(table)):
+        far = relative([table[place], *table[:place], *table[place + 1 :]]).highest
+        words.append(verdicts([_evidence(far.tolist())])[0])
+    assert sum(each.word == SUSPICIOUS for each in words) <= 1
+    ps = [float(each.p or 0) for each in words]
+    assert all(sum(p <= level for p in ps) <= level * len(ps) + 1e-9 for level in ps)
+
+
+def test_one_cohort_in_ten_errs_more_often_than_is_told() -> None:
+    """Drawn: cohorts of 8 clean models, each asked about 200 further clean ones, scored by ten classes."""
+    draw, n = np.random.default_rng(0), 8
+    rates = []
+    for _ in range(150):
+        clean, more = draw.normal(size=(n, 10)), draw.normal(size=(200, 10))
+        far = [relative([one, *clean]).highest for one in more]
+        rates.append(np.mean([each[0] > each[1:].max() for each in far]))
+    assert np.mean(rates) == pytest.approx(1 / (n + 1), rel=0.25)  # what is told as the average
+    assert np.mean(np.array(rates) <= of_unlucky(n)) == pytest.approx(0.9, abs=0.08)  # standard error 0.025
+    assert of_unlucky(n, 2) > of_unlucky(n) > 2 / (n + 1)
+    assert of_unlucky(8) == pytest.approx(1 - 0.1**0.125) and of_unlucky(1, 30) == 1
 
 
 def test_a_p_value_by_hand() -> None:
@@ -78,6 +111,37 @@ def test_silence_among_models_that_are_flagged_themselves_says_nothing() -> None
     assert told.word == UNKNOWN and "5 of 8 clean models" in told.why
     (told,) = verdicts([_evidence([1.0, *[2.0] * 8], fired=False, clean_fired=(True,) * 4 + (False,) * 4)])
     assert told.word == NOTHING
+    loud = _evidence([9.0, *[2.0] * 8], fired=True, clean_fired=(True,) * 8)
+    (told,) = verdicts([loud])  # ranks among the clean models need no rule of the detector's
+    assert told.word == SUSPICIOUS and "its own rule flags 8 of 8 clean models too" in told.why
+
+
+def test_detectors_that_disagree_are_named_each_with_its_class() -> None:
+    def said(*toward: int | None) -> tuple[int | None, str]:
+        high = [Evidence(name, 9.0, (1.0,) * 8, toward=place) for name, place in zip("abc", toward, strict=False)]
+        found = [*high, Evidence("quiet", 0.0, (1.0,) * 8, toward=1)]
+        told = verdicts(found)
+        lines = [{**asdict(each), **verdict._asdict()} for each, verdict in zip(found, told, strict=True)]
+        end = conclusion(found, told)
+        report = {"conclusion": {**end._asdict(), "doubt": ""}, "detectors": lines, "classes": list("ABCDEFGH")}
+        return end.toward, next(ending(report))
+
+    assert said(3, 3) == (3, "SUSPICIOUS, toward class 3 (D) by a, b")
+    assert said(3, 7) == (None, "SUSPICIOUS by a (toward class 3 (D)), b (toward class 7 (H))")
+    assert said(3, None) == (3, "SUSPICIOUS by a (toward class 3 (D)), b")
+    assert said(None) == (None, "SUSPICIOUS by a")
+    assert said() == (None, "NOTHING FOUND")
+
+
+def test_the_false_alarm_rate_is_told_as_an_average_and_for_one_cohort() -> None:
+    found = [Evidence("a", 0.0, (1.0,) * 8)]
+    told = verdicts(found)
+    lines = [{**asdict(each), **verdict._asdict()} for each, verdict in zip(found, told, strict=True)]
+    end = conclusion(found, told)
+    report = {"conclusion": {**end._asdict(), "doubt": ""}, "detectors": lines, "classes": ["A"]}
+    _, average, cohort, _ = ending(report)
+    assert "at most 11.1% of audits" in average and "averaged over draws of the clean models" in average
+    assert "err together, at up to 25.0% for 90% of such cohorts; another seed= draws others" in cohort
 
 
 def test_the_family_of_detectors_is_told() -> None:
@@ -88,7 +152,7 @@ def test_the_family_of_detectors_is_told() -> None:
     end = conclusion(found, told)
     assert (end.word, end.toward, end.detectors) == (SUSPICIOUS, 3, ("d",))
     assert (end.family_wise, end.smallest, end.enough) == (pytest.approx(2 / 9), pytest.approx(1 / 9), 39)
-    assert conclusion([found[2]], [told[2]]) == (UNKNOWN, None, (), None, None, None)
+    assert conclusion([found[2]], [told[2]]) == (UNKNOWN, None, (), None, None, None, None)
     measures, counts, reasons = measured(found[:1], told[:1])
     assert measures["d_suspected_target"] == 3 and counts["d_p_value"] == 8 and "above all 8" in reasons["d_verdict"]
 

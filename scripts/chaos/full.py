@@ -89,7 +89,7 @@ def full(place: Path, *, runs: int = 60, megabytes: int = 3, mount: str = "auto"
             "seconds": round(time.monotonic() - began, 1),
         }
     )
-    found.require("the disk was full in the middle", 0 < len(finished) < world.runs, len(finished))
+    found.require("the disk was full in the middle", in_the_middle(len(finished), world.runs), len(finished))
     found.require("exit code 4", first.returncode == second.returncode == 4, f"{first.returncode}, {second.returncode}")
     found.require("a line names the place and says why", bool(_told(first.stderr, outputs)), first.stderr[-300:])
     found.none("lines of a trace", [line for line in (first.stderr + second.stderr).splitlines() if "Traceback" in line])
@@ -103,6 +103,11 @@ def full(place: Path, *, runs: int = 60, megabytes: int = 3, mount: str = "auto"
     found.require("the index knows all", entries == {"done": world.runs}, entries)
     found.none("leftovers in the outputs", left)
     return found
+
+
+def in_the_middle(finished: int, runs: int) -> bool:
+    """Whether a disk was full neither before the first run was finished nor after the last."""
+    return 0 < finished < runs
 
 
 def _done(world: World, outputs: str) -> dict[str, bytes]:

@@ -58,15 +58,16 @@ class Watch:
     """What is seen of a driver while it lives: its series and its fork server's, and what ended below it and stayed."""
 
     series: dict[str, Series]
-    ended: dict[int, tuple[float, float]] = field(default_factory=dict)
+    ended: dict[psutil.Process, tuple[float, float]] = field(default_factory=dict)
 
     def look(self, driver: int, runs: int) -> None:
         """Note how the driver and what it started stand after so many runs."""
         with suppress(psutil.NoSuchProcess, FileNotFoundError):
             process = psutil.Process(driver)
             below, now = process.children(recursive=True), time.monotonic()
-            zombies = {child.pid for child in below if child.is_running() and not living(child.pid)}
-            self.ended = {**self.ended, **{zombie: (self.ended.get(zombie, (now, now))[0], now) for zombie in zombies}}
+            for child in below:
+                if psutil.pid_exists(child.pid) and not living(child.pid):
+                    self.ended[child] = (self.ended.get(child, (now, now))[0], now)
             self.series["driver"].look(process, runs)
             for child in process.children():
                 with suppress(psutil.NoSuchProcess, FileNotFoundError):
@@ -76,13 +77,16 @@ class Watch:
     @property
     def zombies(self) -> list[int]:
         """What had ended and was not reaped for longer than it may take."""
-        return [process for process, (first, last) in self.ended.items() if last - first > REAPED]
+        return [process.pid for process, (first, last) in self.ended.items() if last - first > REAPED]
 
 
-def soak(place: Path, *, runs: int = 1000, jobs: int = 2, launcher: str = "processes") -> Found:
-    """`runs` small runs in one driver: memory, open files and threads of what lives as long as it, and what is left."""
+def soak(place: Path, *, runs: int = 1000, jobs: int = 2, launcher: str = "processes", pause: float = 0.0) -> Found:
+    """`runs` small runs in one driver: memory, open files and threads of what lives as long as it, and what is left.
+
+    `pause` is the seconds that a run sleeps, so that there is time to look where there are few.
+    """
     started = time.monotonic()
-    world = World(place / "world", {"well": {}, "again": {}}, max(1, runs // 4))
+    world = World(place / "world", {"well": {"pause": pause}, "again": {"pause": pause}}, max(1, runs // 4))
     temporary, shared = place / "temporary", Path("/dev/shm")
     temporary.mkdir()
     before = set(shared.iterdir()) if shared.is_dir() else set()
@@ -95,31 +99,42 @@ def soak(place: Path, *, runs: int = 1000, jobs: int = 2, launcher: str = "proce
         driver.wait()
     left = waited([driver.pid])
     found = Found({"runs": f"{world.runs}, launcher={launcher}, jobs={jobs}", "seconds": round(time.monotonic() - started, 1)})
-    for name, one in watch.series.items():
-        found.require(f"the {name} was seen", bool(one.memory), "not once")
-        growth = one.growth(world.runs)
-        megabytes = one.part(one.memory, 0.25, 0.5, world.runs) / 2**20
-        opened = [one.part(one.open, *part, world.runs) for part in ((0.25, 0.5), (0.75, 1.0))]
-        threads = [one.part(one.threads, *part, world.runs) for part in ((0.25, 0.5), (0.75, 1.0))]
-        found.figures[f"memory of the {name}"] = f"{megabytes:.1f} MiB, then {100 * growth:+.2f} % ({len(one.memory)} looks)"
-        found.figures[f"open files of the {name}"] = " then ".join(f"{value:g}" for value in opened)
-        found.figures[f"threads of the {name}"] = " then ".join(f"{value:g}" for value in threads)
-        found.require(f"memory of the {name} grows by at most 1 %", growth <= LIMIT, f"{100 * growth:.2f} %")
-        found.require(f"no more open files in the {name}", opened[1] <= opened[0] + jobs, opened)
-        found.require(f"no more threads in the {name}", threads[1] <= threads[0] + jobs, threads)
+    judge(found, watch, world.runs, jobs)
     said = log.read_text(encoding="utf-8", errors="replace")
     found.require("exit code 0 and every run done", f"\n{world.runs} done" in said, said[-300:])
     found.none("files left in TMPDIR", [path.name for path in temporary.iterdir()])
     found.none("files left in shared memory", [path for path in set(shared.iterdir()) - before] if before else [])
     found.none("leftovers in the outputs", leftovers(world.place / "outputs"))
     found.none("processes left", left)
-    found.none(f"processes that had ended and were not reaped for {REAPED:g} s", watch.zombies)
     return found
 
 
+def judge(found: Found, watch: Watch, runs: int, jobs: int) -> None:
+    """Note what each process held in the second and in the last quarter of so many runs, and that nothing grew or stayed."""
+    for name, one in watch.series.items():
+        found.require(f"the {name} was seen", bool(one.memory), "not once")
+        growth = one.growth(runs)
+        megabytes = one.part(one.memory, 0.25, 0.5, runs) / 2**20
+        opened = [one.part(one.open, *part, runs) for part in ((0.25, 0.5), (0.75, 1.0))]
+        threads = [one.part(one.threads, *part, runs) for part in ((0.25, 0.5), (0.75, 1.0))]
+        found.figures[f"memory of the {name}"] = f"{megabytes:.1f} MiB, then {100 * growth:+.2f} % ({len(one.memory)} looks)"
+        found.figures[f"open files of the {name}"] = " then ".join(f"{value:g}" for value in opened)
+        found.figures[f"threads of the {name}"] = " then ".join(f"{value:g}" for value in threads)
+        found.require(f"memory of the {name} grows by at most 1 %", growth <= LIMIT, f"{100 * growth:.2f} %")
+        found.require(f"no more open files in the {name}", opened[1] <= opened[0] + jobs, opened)
+        found.require(f"no more threads in the {name}", threads[1] <= threads[0] + jobs, threads)
+    found.none(f"processes that had ended and were not reaped for {REAPED:g} s", watch.zombies)
+
+
 def _own(process: int) -> int:
-    """Bytes that a process made itself (anonymous pages, no files), in memory or swap, shared with its forks or not."""
+    """Bytes that a process made itself (anonymous pages, no files), in memory or swap, shared with its forks or not.
+
+    Raises:
+        psutil.NoSuchProcess: it has ended, and so holds nothing.
+    """
     told = dict(line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text(encoding="utf-8").splitlines())
+    if "RssAnon" not in told:
+        raise psutil.NoSuchProcess(process)
     return sum(int(told.get(name, "0 kB").split()[0]) * 1024 for name in ("RssAnon", "VmSwap"))
 
 

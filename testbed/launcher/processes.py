@@ -24,7 +24,7 @@ from testbed.index import Entry, write
 from testbed.launcher.interruption import end_below, stop_if_asked, terminable
 from testbed.launcher.job import explained
 from testbed.launcher.task import Task
-from testbed.launcher.turns import AGAIN, Queue, finished, taken, tried
+from testbed.launcher.turns import AGAIN, Queue, finished, tried
 
 GRACE = 20.0
 """Seconds between the time limit that a run can record itself and the one that ends its process."""
@@ -91,8 +91,8 @@ def _ended(task: Task, future: Future[Entry | None]) -> Entry | None:
     except Exception as error:  # of testbed's own, around the run: this run's fault, not the others'
         message, code = explained(error)
         made = Entry("failed", message, log=str(task.log), code=code)
-    with tried(task) as mine:
-        if not mine and taken(task):
+    with tried(task) as mine:  # what a process that is gone had of it went with it
+        if not mine:
             return None
         if (other := finished(task)) is not None:  # made since, by another driver
             return other

@@ -38,8 +38,8 @@ def submitit_slurm(
 ) -> None:
     """Run the tasks in jobs, at most `jobs` of an array at once; `said` is told of each end.
 
-    Ctrl-C cancels what was submitted here, and so does what keeps the rest from being submitted. Whatever else ends this process
-    may be somebody logging out, or a disk that is full here and now, and leaves jobs alone.
+    Ctrl-C cancels what was submitted here, and so does Slurm where it refuses the rest. Whatever else ends this process may be
+    somebody logging out, or a disk that is full just now, and leaves jobs alone.
 
     Raises:
         Refused: there is no Slurm here, it does not answer, or it takes no such jobs; what it took before is cancelled.

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
-import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from testbed.files import lives
 from testbed.index import FOLDER, Entry, entry
 from testbed.launcher.task import Task
 from testbed.lock import attempted, holder, lock
@@ -39,15 +36,6 @@ def tried(task: Task) -> Iterator[bool]:
                 yield mine
                 return
         time.sleep(PATIENCE / 20)
-
-
-def taken(task: Task) -> bool:
-    """Whether a run that is not this process's own is another's, and not what a process that is gone has left behind.
-
-    Children of a worker that was killed have its files open for a while yet, and with them its lock.
-    """
-    found = re.fullmatch(r"process (\d+) on (.*)", holder(_claim(task)))
-    return found is None or found[2] != socket.gethostname() or lives(int(found[1]))
 
 
 def finished(task: Task) -> Entry | None:

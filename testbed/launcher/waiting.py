@@ -12,7 +12,7 @@ from testbed.launcher.batch import ended
 from testbed.launcher.slurm import Element, Silent, accounted, cancel, elements
 from testbed.launcher.submitted import Submission
 from testbed.launcher.task import Task
-from testbed.launcher.turns import taken, tried
+from testbed.launcher.turns import tried
 
 SHORTEST, LONGEST = 3.0, 30.0
 """Seconds between two looks: the shorter after a run has ended, the longer where none did for a while."""
@@ -179,7 +179,7 @@ class Waiting:
         None where another driver is making it, which will write one.
         """
         with tried(awaited.task) as mine:
-            return self._written(awaited) if mine or not taken(awaited.task) else None
+            return self._written(awaited) if mine else None
 
     def _written(self, awaited: Awaited) -> Entry:
         outputs, key = Path(awaited.task.outputs), awaited.task.request.key

@@ -10,8 +10,8 @@ MEMORY = 4 * GIB
 """Bytes that reading may take, beside the libraries."""
 SECONDS = 60.0
 """How long reading may take, beside importing the libraries."""
-MOST_MEMORY, MOST_SECONDS = 1 << 50, 7 * 86_400.0
-"""The most that a caller may allow in place of these: a pebibyte, and a week."""
+MOST_MEMORY, MOST_SECONDS = 1 << 40, 86_400.0
+"""The most that a caller may allow in place of these: a tebibyte, and a day."""
 START = 120.0
 """How long importing the libraries may take, on a slow network file system say."""
 HEADER = 32 * MIB

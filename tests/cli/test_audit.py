@@ -40,7 +40,7 @@ def test_an_audit_from_a_file_to_its_last_line(say: Say, here: Path) -> None:
     whole = load_file(here / "outputs" / "victim" / facts["victims"]["clean_twin"] / "model.safetensors")
     save_file({name.removeprefix("net."): tensor for name, tensor in whole.items()}, here / "mine.safetensors")
 
-    words = ("audit", "model=small_cnn", "model.path=mine.safetensors", *SHORT, *BRIEFLY)
+    words = ("audit", "model=small_cnn", "model.path=mine.safetensors", "within=1", *SHORT, *BRIEFLY)
     said = say(*words)
     assert said.code == 0, said.err
     folder, report = Path(said.out.splitlines()[-1]), _report(said.out)
@@ -49,10 +49,10 @@ def test_an_audit_from_a_file_to_its_last_line(say: Say, here: Path) -> None:
     assert report["file"]["kind"] == "safetensors" and len(report["file"]["sha256"]) == 64 and report["file"]["sandbox"]
     assert report["fitness"]["value"] == result["clean_accuracy"] and report["fitness"]["clean"]["n"] == 4
     (line,) = report["detectors"]
-    if line["p"] is None:  # hardly trained models may differ too much
-        assert "another kind" in line["why"] or "chance" in line["why"]
-    else:  # whether a model is one of a kind is decided by rank alone
-        assert line["p"] == (1 + sum(other >= line["value"] for other in line["clean"])) / 5
+    # Hardly trained models differ (hence within=1); what is said of them is decided by rank alone.
+    above = sum(other >= line["value"] for other in line["clean"])
+    assert (line["word"], line["p"]) == ("nothing found" if above else "suspicious", (1 + above) / 5)
+    assert report["conclusion"]["word"] == line["word"] and report["conclusion"]["unlucky"] == 1 - 0.1 ** (1 / 4)
     assert result["neural_cleanse_p_value"] == line["p"] and result["verdict"] == line["word"]
     for shown in (report["file"]["sha256"], "clean accuracy", "neural_cleanse", line["word"].upper(), "its own mark"):
         assert shown in said.out
@@ -61,7 +61,7 @@ def test_an_audit_from_a_file_to_its_last_line(say: Say, here: Path) -> None:
     # The same network in another file is another suspect; its clean models, and what was found in them, are there already.
     save_file(whole, here / "marked.safetensors", {"backdoored": "true", "mean": "[0.305]", "std": "[0.319]"})
     before = sorted((here / "outputs" / "inspection").iterdir())
-    other = say("audit", "model=small_cnn", "model.path=marked.safetensors", *SHORT, *BRIEFLY)
+    other = say("audit", "model=small_cnn", "model.path=marked.safetensors", "within=1", *SHORT, *BRIEFLY)
     marked, made = _report(other.out), json.loads((Path(other.out.splitlines()[-1]) / "run.json").read_text(encoding="utf-8"))
     assert marked["file"]["mark"] == "the file says backdoored=true" and marked["file"]["normalisation"] == "the file's own"
     assert made["made"] == [] and len(made["reused"]) == 4 and sorted((here / "outputs" / "inspection").iterdir()) == before

@@ -101,6 +101,15 @@ def test_a_controller_that_does_not_answer_is_named(place: Path, say: Say, monke
     assert found.refusal().endswith("Unable to contact slurm controller; try again once Slurm answers (see sinfo)")
 
 
+@pytest.mark.parametrize(("states", "installs"), [("installed", False), ("config-files", True)])
+def test_packages_that_were_removed_are_installed_again(tmp_path: Path, states: str, installs: bool) -> None:
+    (block,) = re.findall(r"^slurm=.*?^fi$", (ROOT / ".ci" / "run").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    stubs = f"dpkg-query() {{ printf '{states}\\n%.0s' \"${{@:3}}\"; }}; apt-get() {{ echo apt-get; }};"
+    words = ["bash", "-euo", "pipefail", "-c", f"{stubs}\n{block}"]
+    found = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert ("apt-get" in found.stdout) == installs
+
+
 def test_the_example_for_kubernetes_makes_every_part_once(place: Path, environment: dict[str, str]) -> None:
     told = KUBERNETES["spec"]
     (command,) = told["template"]["spec"]["containers"][0]["args"]

@@ -31,10 +31,12 @@ WRITERS = {
     "model.export": "a victim as a Hugging Face folder",
     "record": "answers and scores of a run, which are no weights",
     "replay": "clean rows that an attack replaced",
+    "tensor_file": "what those that are named here give it, with their mark",
     "untrusted.child": "a probe of what loading does, in a child that may write nowhere",
 }
 """Modules that write files of tensors: who adds one says here what it writes, and marks it."""
 SAVING = {"save_file", "save_model", "save_pretrained", "torch.save", "np.save", "numpy.save", "np.savez", "save_to_disk"}
+SAVING |= {"save_tensors", "save_network"}
 PUBLISHING = {
     *("push_to_hub", "HfApi", "create_repo", "create_commit", "upload_file", "upload_folder", "upload_large_folder"),
     *("CommitOperationAdd", "hf_hub_upload", "use_artifact", "put_object", "upload_blob"),

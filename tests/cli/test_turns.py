@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from testbed.files import digest
 from testbed.index import Entry, write
 from testbed.launcher.task import Task
 from testbed.launcher.turns import Queue, _claim, finished, turn
-from testbed.launcher.work import work
+from testbed.launcher.work import work, work_if_free
 from testbed.lock import lock
 from testbed.plan import Request
 
@@ -40,6 +42,38 @@ def test_what_another_driver_makes_is_passed_over_and_looked_at_again(
     assert queue.next([second]) == first and queue.next([first]) is None and queue.next([]) == third
 
 
+def test_a_worker_does_not_wait_for_another_driver_which_may_take_longer_than_its_time_limit(
+    tasks: list[Task], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("testbed.launcher.turns.PATIENCE", 0.1)
+    first, second, _ = tasks
+    queue = Queue([second], {})
+    with lock(_claim(first)):
+        assert work_if_free(first) is None and not first.log.exists()
+        queue.held_by_another(first)
+        assert queue.next([]) == second and queue.next([]) is None
+    assert f"{first.request.label}: process " in capsys.readouterr().out
+    monkeypatch.setattr("testbed.launcher.turns.time.monotonic", lambda: 1e9)
+    assert queue.next([]) == first
+
+
+def test_who_waits_says_for_which_run(tasks: list[Task], capsys: pytest.CaptureFixture[str]) -> None:
+    inside = threading.Event()
+
+    def another() -> None:
+        with lock(_claim(tasks[0])):
+            inside.set()
+            time.sleep(0.5)
+
+    thread = threading.Thread(target=another)
+    thread.start()
+    assert inside.wait(10)
+    with turn(tasks[0]):
+        thread.join()
+    said = capsys.readouterr().out
+    assert said.startswith(f"{tasks[0].request.label}: waiting for process ") and tasks[0].request.key not in said
+
+
 def test_what_another_driver_has_made_is_not_made_again(tasks: list[Task], tmp_path: Path) -> None:
     (tmp_path / "train" / "run").mkdir(parents=True)
     (tmp_path / "train" / "run" / "result.json").write_text("{}")
@@ -52,6 +86,6 @@ def test_what_another_driver_has_made_is_not_made_again(tasks: list[Task], tmp_p
 
 def test_turns_exclude_one_another(tasks: list[Task], say: Callable[..., object]) -> None:
     queue = Queue(tasks[:1], {})
-    with turn(tasks[0]) as made:
-        assert made is None and queue.next([]) is None
+    with turn(tasks[0]):
+        assert queue.next([]) is None
     assert Queue(tasks[:1], {}).next([]) == tasks[0]

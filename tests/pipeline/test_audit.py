@@ -130,6 +130,14 @@ def test_who_cannot_be_asked_is_named_with_the_reason(ask: Ask, trained: Victim,
         ask(path, detectors={"leaning": 3})
 
 
+@pytest.mark.parametrize("name", ["foo", "memory", "seconds"])
+def test_limits_that_are_none_are_nobodys_fault_but_the_users(name: str, ask: Ask, trained: Victim, tmp_path: Path) -> None:
+    path = _saved(trained, tmp_path / "mine.safetensors")
+    for value in {"foo": (1,), "memory": (1e30, True), "seconds": (float("inf"), -1, float("nan"))}[name]:
+        with pytest.raises(Invalid, match=rf"^limits\.{name}="):
+            ask(path, limits={name: value})
+
+
 def test_a_detector_that_does_no_inspection_is_to_blame(ask: Ask, trained: Victim, tmp_path: Path) -> None:
     path = _saved(trained, tmp_path / "mine.safetensors")
     with pytest.raises((Faulty, FileNotFoundError)):
