@@ -32,8 +32,8 @@ def again(place: Path, *, runs: int = 10_000, repeats: int = 3) -> Found:
 
     The runs are committed by the record code and entered in the index one by one, as a worker does it, but by one process that
     composes no configuration, does not wait for the disk (no fsync: the state is made for this, and need not survive a loss of
-    power), looks for no runs of other code (there are none) and asks once for the commit and the versions: what is measured
-    here is the rerun.
+    power), looks for no runs of other code and no leftovers (there are none) and asks once for the commit and the versions:
+    what is measured here is the rerun.
     """
     world = World(place, {"well": {}, "again": {}}, max(1, runs // 4))
     began = time.monotonic()
@@ -65,7 +65,7 @@ FINISH = """
 import functools, os, sys
 from pathlib import Path
 import standin
-from testbed import record
+from testbed import files, record
 from testbed.files import digest
 from testbed.index import Entry, write
 from testbed.launcher.benchmark import Filling
@@ -79,6 +79,7 @@ record.commit = functools.cache(record.commit)
 versions = dict(record._versions())
 record._versions = lambda: iter(versions.items())
 record.stale = lambda *_: []
+files.restore = lambda *_, **__: None
 search = SearchPath("conf")
 filling = Filling(grid(["suite=broken", "logger=none", "paths.outputs=outputs"], search), {"--config-dir": "conf"}, search)
 outputs = filling.asked.outputs
