@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +89,8 @@ def require_sizes(width: int, heads: int, max_new_tokens: int, initializer_range
         raise Invalid("width", width, limit, f"give a multiple of {2 * heads}")
     if max_new_tokens >= CONTEXT:
         raise Invalid("max_new_tokens", max_new_tokens, f"must be below {CONTEXT}, what the model reads")
-    if not 0 <= initializer_range < math.inf:
-        raise Invalid("initializer_range", initializer_range, "must be a finite number of at least 0")
+    if not 0 <= initializer_range <= 1:
+        raise Invalid("initializer_range", initializer_range, "must be a number from 0 to 1")
 
 
 def word_tokenizer(words: tuple[str, ...]) -> Any:
