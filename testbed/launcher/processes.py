@@ -83,9 +83,10 @@ def _ended(task: Task, future: Future[Entry | None]) -> Entry | None:
     """The entry of a run, also where its process did not live to write one; None where another driver is making it."""
     try:
         return future.result()
-    except TimeoutError:
-        assert task.timeout is not None
-        made = Entry("timeout", f"its process was ended {GRACE:g} s after its {task.timeout:g} s", log=str(task.log), code=1)
+    except TimeoutError as error:
+        limit = task.timeout
+        why = f"its process was ended {GRACE:g} s after its {limit:g} s" if limit is not None else f"TimeoutError: {error}"
+        made = Entry("failed" if limit is None else "timeout", why, log=str(task.log), code=1)
     except ProcessExpired as end:
         made = Entry("killed", _how(end.exitcode or 0), log=str(task.log), code=1)
     except Exception as error:  # of testbed's own, around the run: this run's fault, not the others'
