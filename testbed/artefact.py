@@ -13,7 +13,7 @@ from safetensors.torch import load_file, load_model
 from torch import Tensor
 
 from testbed.api import Attack, Batch, Examples, Poison, Victim
-from testbed.files import Damaged, committed, digests, read_json, verify, write_json
+from testbed.files import Damaged, committed, read_json, verify, write_json
 from testbed.fit import Curve, Settings, fit, placed
 from testbed.identity import TRAINING_CORE, describe, examples_digest, key, sources, weights_digest
 from testbed.language import Message
@@ -120,11 +120,10 @@ def whole(folder: Path, last: str) -> bool:
     if not (folder / last).is_file():
         return False
     try:
-        verify(folder)
+        return bool(verify(folder))
     except Damaged as why:
         warn(f"{why}; it is made again")
         return False
-    return bool(digests(folder))
 
 
 def save_victim(victim: Victim, folder: Path, curve: Curve, card: Mapping[str, Any], backdoored: bool) -> None:
@@ -174,21 +173,35 @@ def shared_poison(attack: Attack, make: Callable[[], Poison], outputs: Path, nam
 
 
 def _save_poison(poison: Poison, folder: Path, facts: Mapping[str, Any]) -> None:
-    parts = {"indices": poison.indices, **poison.batch._asdict(), "cover": poison.cover}
-    tensors = {name: part.clone() for name, part in parts.items() if isinstance(part, Tensor)}
-    save_tensors(folder / "poison.safetensors", tensors, {"backdoored": "true", "do_not_deploy": "true", "canary": CANARY})
-    texts = {name: part for name, part in parts.items() if not isinstance(part, Tensor)}
-    (folder / "poison.json").touch(mode=0o600)  # an attacker's texts, which may be a user's own: for their owner's eyes
-    write_json(folder / "poison.json", {**facts, "texts": texts})
+    mark = {"backdoored": "true", "do_not_deploy": "true", "canary": CANARY}
+    save_parts(folder, "poison", {"indices": poison.indices, **poison.batch._asdict(), "cover": poison.cover}, mark, facts)
 
 
 def load_poison(folder: Path) -> Poison:
     """A stored poison."""
-    parts: dict[str, Any] = {**load_file(folder / "poison.safetensors"), **read_json(folder / "poison.json")["texts"]}
-    inputs = parts["inputs"]
+    parts = load_parts(folder, "poison")
+    return Poison(parts["indices"], Batch(parts["inputs"], parts["labels"], parts["rows"]), parts["cover"])
+
+
+def save_parts(folder: Path, stem: str, parts: Mapping[str, Any], mark: Mapping[str, str], facts: Mapping[str, Any]) -> None:
+    """Parts of rows: tensors, marked, as `stem`.safetensors, and the rest with `facts` as `stem`.json, for its owner's eyes.
+
+    Texts may be a user's own.
+    """
+    tensors = {name: part.clone() for name, part in parts.items() if isinstance(part, Tensor)}
+    save_tensors(folder / f"{stem}.safetensors", tensors, mark)
+    texts = {name: part for name, part in parts.items() if not isinstance(part, Tensor)}
+    (folder / f"{stem}.json").touch(mode=0o600)
+    write_json(folder / f"{stem}.json", {**facts, "texts": texts})
+
+
+def load_parts(folder: Path, stem: str) -> dict[str, Any]:
+    """The parts of rows that `save_parts` stored."""
+    parts = {**load_file(folder / f"{stem}.safetensors"), **read_json(folder / f"{stem}.json")["texts"]}
+    inputs = parts.get("inputs")
     if isinstance(inputs, list) and inputs and not isinstance(inputs[0], str):  # conversations: JSON knows no tuples
-        inputs = [tuple(Message(*turn) for turn in prompt) for prompt in inputs]
-    return Poison(parts["indices"], Batch(inputs, parts["labels"], parts["rows"]), parts["cover"])
+        parts["inputs"] = [tuple(Message(*turn) for turn in prompt) for prompt in inputs]
+    return parts
 
 
 def _attackers_own(victim: Victim) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from testbed import __version__
 from testbed.launcher.bounds import staying
-from testbed.launcher.interruption import Ending
+from testbed.launcher.interruption import Ending, to_nobody
 from testbed.manual import BY_THEMSELVES, STARTS, VERBS, help_on, overview
 from testbed.words import Refused, check_words, nearest
 
@@ -57,7 +57,7 @@ def _answered(words: list[str]) -> int:
         print(f"error: {refusal}", file=sys.stderr)
         return refusal.code
     except BrokenPipeError:  # | head had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit does not fail
+        to_nobody(sys.stdout.fileno())  # so that the flush at exit does not fail
         return 1
     except (Exception, SystemExit) as error:  # a fault of testbed's own: still one line, and the trace for whoever asks
         if "--debug" in words:

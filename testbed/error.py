@@ -10,6 +10,15 @@ SHOWN = 300
 """Letters of a value that an error shows."""
 
 
+def escaped(text: str) -> str:
+    """The text with what a terminal would obey escaped: control and formatting characters, lone surrogates."""
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape", "backslashreplace").decode() for letter in text
+    )
+
+
 def shortened(value: str, most: int = SHOWN) -> str:
     """A text, or its beginning and how long it is."""
     return value if len(value) <= most else f"{value[:most]}... ({len(value)} letters)"

@@ -21,8 +21,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from testbed import plain_yaml
-
 DIGESTS = "digests.json"
 """The SHA-256 of every other file of a committed folder, by its name in it."""
 REPLACED = ".replaced"
@@ -134,8 +132,7 @@ def restore(final: Path, keep: Path | None = None) -> None:
 
 def sweep(folder: Path) -> None:
     """Remove what lies here by a name of `beside` since a process of this machine was killed, or any a day ago."""
-    for place in folder.glob(".*~*~*~*"):
-        _, host, process, _ = place.name.rsplit("~", 3)
+    for place, host, process in strays(folder):
         here = host == socket.gethostname() and process.isdecimal()
         with suppress(FileNotFoundError):  # another process sweeps as well
             if (here and not lives(int(process))) or time.time() - place.stat().st_mtime > OLD:
@@ -143,6 +140,13 @@ def sweep(folder: Path) -> None:
                     shutil.rmtree(place)
                 else:
                     place.unlink()
+
+
+def strays(folder: Path) -> Iterator[tuple[Path, str, str]]:
+    """What lies here by a name of `beside`, with the machine and the process that it names."""
+    for place in folder.glob(".*~*~*~*"):
+        _, host, process, _ = place.name.rsplit("~", 3)
+        yield place, host, process
 
 
 def lives(process: int) -> bool:
@@ -156,13 +160,16 @@ def lives(process: int) -> bool:
     return True
 
 
-def leftovers(parent: Path) -> dict[str, list[Path]]:
-    """Temporary folders below `parent`, of crashes or of processes at work, by the name of what they were to become."""
-    found: dict[str, list[Path]] = {}
+def leftovers(parent: Path) -> dict[str, dict[Path, str]]:
+    """Temporary folders below `parent`, of crashes or of processes at work, by the name of what they were to become.
+
+    Each with the process that it names.
+    """
+    found: dict[str, dict[Path, str]] = {}
     for place in parent.glob(".*.*.*") if parent.is_dir() else ():
         name = place.name.removesuffix(REPLACED)[1:].rsplit(".", 2)
         if len(name) == 3 and name[1].isdecimal() and place.is_dir():
-            found.setdefault(name[0], []).append(place)
+            found.setdefault(name[0], {})[place] = name[1]
     return found
 
 
@@ -189,8 +196,8 @@ def digests(folder: Path) -> dict[str, str]:
     return found
 
 
-def verify(folder: Path, *names: str) -> None:
-    """The files of these names, or all that the folder's digests know, are what was written.
+def verify(folder: Path, *names: str) -> dict[str, str]:
+    """The folder's digests, once the files of these names, or all that they know, are found to be what was written.
 
     Raises:
         Damaged: one is missing or another, by its name.
@@ -203,15 +210,7 @@ def verify(folder: Path, *names: str) -> None:
             raise Damaged(f"{folder / name} is missing")
         if digest(folder / name) != known[name]:
             raise Damaged(f"{folder / name} is not what was written: its SHA-256 is another than {DIGESTS} says")
-
-
-def read_yaml(place: Path) -> Any:
-    """The plain data in a YAML file, within limits.
-
-    Raises:
-        OSError, yaml.YAMLError: it cannot be read, or is none, or says more than is read.
-    """
-    return plain_yaml.read(place)
+    return known
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -239,9 +238,14 @@ def _exchanged(one: Path, other: Path) -> bool:
 
 
 def seal(folder: Path) -> None:
-    """Write the digests of what lies in the folder now; a folder inside that was committed by itself has its own."""
+    """Write the digests of what lies in the folder now."""
+    write_json(folder / DIGESTS, measured(folder))
+
+
+def measured(folder: Path) -> dict[str, str]:
+    """The SHA-256 of what lies in a folder, by name; a folder inside that was committed by itself has its own digests."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != DIGESTS)
-    write_json(folder / DIGESTS, {path.relative_to(folder).as_posix(): digest(path) for path in files})
+    return {path.relative_to(folder).as_posix(): digest(path) for path in files}
 
 
 def _all_to_disk(folder: Path) -> None:

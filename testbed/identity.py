@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from testbed.api import Examples, Poison
-from testbed.source import current_source, file_digest, folder_digest, follow
+from testbed.files import digest
+from testbed.source import current_source, folder_digest, follow
 
 TRAINING_CORE = (
     *(
@@ -56,11 +57,11 @@ def describe(value: Any) -> Any:
         TypeError: a constructor that does not store an argument under the argument's own name; a closure or a method.
     """
     if value is None or isinstance(value, bool | int | float | str):
-        return {"file": file_digest(Path(str(value)))} if _names_a_file(value) else value
+        return {"file": digest(Path(str(value)))} if _names_a_file(value) else value
     if isinstance(value, Path):
         if value.is_dir():
             return {"folder": folder_digest(value)}
-        return {"file": file_digest(value)} if value.is_file() else str(value)
+        return {"file": digest(value)} if value.is_file() else str(value)
     if isinstance(value, Mapping):
         return {str(name): describe(item) for name, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):

@@ -22,6 +22,7 @@ from typing import Any, Literal
 from filelock import BaseFileLock, FileLock, SoftFileLease
 
 from testbed.files import beside, write_whole
+from testbed.mount import mount_options
 from testbed.words import Refused, Terminated
 
 Kind = Literal["kernel", "lease"]
@@ -132,21 +133,6 @@ def _excludes(place: Path) -> Kind:
         except BlockingIOError:
             return "kernel"
         return "lease"  # granted twice: it excludes nobody
-
-
-def mount_options(folder: Path) -> tuple[str, ...]:
-    """The options of the mount that a folder lies on; none where the system does not tell."""
-    try:
-        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return ()
-    real, best = os.path.realpath(folder), ("", "")
-    for line in lines:
-        point = line.split()[4].encode().decode("unicode_escape")
-        inside = real == point or real.startswith(point.rstrip("/") + "/")
-        if inside and len(point) >= len(best[0]):
-            best = point, line
-    return tuple(option for word in best[1].split()[5:] for option in word.split(","))
 
 
 def _place(final: Path) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -22,7 +21,7 @@ from testbed.error import Diverged, Invalid, Unsupported
 from testbed.files import Damaged, committed, digests, read_json, verify, write_json
 from testbed.index import REUSABLE
 from testbed.lock import lock
-from testbed.shortage import DISK, out_of_memory, told
+from testbed.shortage import DISK, gpu, out_of_memory, peak_memory, told
 from testbed.source import current_source
 from testbed.words import Faulty, Refused, Terminated, TimedOut
 
@@ -78,16 +77,16 @@ class Workspace:
     def phase(self, name: str) -> Iterator[None]:
         """Seconds and peak memory in bytes (of the process, and of the GPU where there is one) are booked under this name."""
         start = time.monotonic()
-        gpu = _gpu()
-        if gpu is not None:
-            gpu.reset_peak_memory_stats()
+        on_gpu = gpu()
+        if on_gpu is not None:
+            on_gpu.reset_peak_memory_stats()
         try:
             yield
         finally:
             self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - start, 3)
-            self.peak_memory[name] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-            if gpu is not None:
-                self.peak_memory[f"{name}_gpu"] = gpu.max_memory_allocated()
+            self.peak_memory[name] = peak_memory()
+            if on_gpu is not None:
+                self.peak_memory[f"{name}_gpu"] = on_gpu.max_memory_allocated()
 
     def tensors(self, name: str, **tensors: Tensor) -> None:
         """Per-example values, as `name`.safetensors."""
@@ -201,7 +200,7 @@ def provenance(identity: Identity, origin: Origin) -> dict[str, Any]:
         "commit": commit(),
         "versions": {"python": platform.python_version(), **dict(_versions())},
         "machine": {"system": platform.platform(), "processor": platform.machine(), "threads": _threads()},
-        "device": "cpu" if _gpu() is None else _gpu().get_device_name(),
+        "device": "cpu" if gpu() is None else gpu().get_device_name(),
     }
 
 
@@ -267,12 +266,6 @@ def runs(root: Path) -> list[Path]:
     """Every committed run folder below `root`, in order of name."""
     found = [path.parent for path in root.glob("**/result.json")]
     return sorted(folder for folder in found if not any(part.startswith(".") for part in folder.relative_to(root).parts))
-
-
-def _gpu() -> Any:
-    """PyTorch's module for the GPU, where PyTorch is used and there is one."""
-    torch = sys.modules.get("torch")
-    return torch.cuda if torch is not None and torch.cuda.is_available() else None
 
 
 def _threads() -> int | None:

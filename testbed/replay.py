@@ -11,22 +11,19 @@ from typing import Any, NamedTuple
 import torch
 from PIL import Image, PngImagePlugin
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from testbed.api import Batch, Examples, Invalid, Poison
-from testbed.artefact import load_poison, whole
+from testbed.artefact import load_parts, load_poison, save_parts, whole
 from testbed.data.overlay import covering, poisoned, stored
-from testbed.files import committed, digest, read_json, write_json
+from testbed.files import committed, digest
 from testbed.identity import examples_digest, key, poison_digest
-from testbed.language import Message
 from testbed.lock import lock
 from testbed.manifest import Manifest
 from testbed.marks import CANARY
-from testbed.tensor_file import save_tensors
 
-PRIVATE = 0o600
 GREY = 128
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, SafetensorError)
 STORED = {
     "poison": ("the attacker's rows", "poison", "name the poison that it was made of"),
     "originals": ("the replaced rows", "original", "name the set that the manifest belongs to"),
@@ -193,7 +190,9 @@ def keep_originals(outputs: Path, clean: Examples, poison: Poison) -> Path | Non
     with lock(folder) as held:
         if not whole(folder, "original.json"):
             with committed(folder, held) as place:
-                _save(place, Kept(replaced, clean[replaced]))
+                rows = clean[replaced]
+                parts = {"indices": replaced, "inputs": rows.inputs, "labels": rows.labels}
+                save_parts(place, "original", parts, {"canary": CANARY}, {"canary": CANARY, "kind": "originals"})
     return folder
 
 
@@ -206,9 +205,11 @@ def kept_originals(folder: Path | None, manifest: Manifest) -> Kept:
     if folder is None:
         return Kept(torch.arange(0), Batch([], [], torch.arange(0)))
     require_files(manifest, manifest.stored.originals, folder, "originals")
-    tensors, texts = _read(folder, "original", "originals")
-    inputs = _conversations(texts.get("inputs", tensors.get("inputs")))
-    return Kept(tensors["indices"], Batch(inputs, texts.get("labels", tensors.get("labels")), tensors["indices"]))
+    try:
+        parts = load_parts(folder, "original")
+        return Kept(parts["indices"], Batch(parts["inputs"], parts["labels"], parts["indices"]))
+    except UNREADABLE as error:
+        raise _unread(folder, "originals", error) from error
 
 
 def kept_poison(folder: Path, manifest: Manifest) -> Poison:
@@ -220,7 +221,7 @@ def kept_poison(folder: Path, manifest: Manifest) -> Poison:
     require_files(manifest, manifest.stored.poison, folder, "poison")
     try:
         return load_poison(folder)
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except UNREADABLE as error:
         raise _unread(folder, "poison", error) from error
 
 
@@ -245,31 +246,9 @@ def _row_digest(one: Any, label: Any) -> str:
     return state.hexdigest()
 
 
-def _save(folder: Path, kept: Kept) -> None:
-    parts = {"indices": kept.indices, "inputs": kept.batch.inputs, "labels": kept.batch.labels}
-    tensors = {name: part.clone().contiguous() for name, part in parts.items() if isinstance(part, Tensor)}
-    save_tensors(folder / "original.safetensors", tensors, {"canary": CANARY})
-    (folder / "original.json").touch(mode=PRIVATE)  # texts that may be a user's own: for their owner's eyes
-    texts = {name: part for name, part in parts.items() if not isinstance(part, Tensor)}
-    write_json(folder / "original.json", {"canary": CANARY, "kind": "originals", "texts": texts})
-
-
-def _read(folder: Path, stem: str, component: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    try:
-        return load_file(folder / f"{stem}.safetensors"), read_json(folder / f"{stem}.json")["texts"]
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise _unread(folder, component, error) from error
-
-
 def _unread(folder: Path, component: str, error: Exception) -> Invalid:
     limit = f"cannot be read ({' '.join(str(error).split())})"
     return Invalid("", folder, limit, "run the command of the run again", component)
-
-
-def _conversations(inputs: Any) -> Any:
-    if isinstance(inputs, list) and inputs and not isinstance(inputs[0], str):  # JSON knows no tuples
-        return [tuple(Message(*turn) for turn in prompt) for prompt in inputs]
-    return inputs
 
 
 def _put_back(part: Any, indices: Tensor, originals: Any) -> Any:

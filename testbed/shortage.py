@@ -26,8 +26,9 @@ def told(error: BaseException, config: Mapping[str, Any]) -> str:
     """One line: who asked for how much, the batch size, the peak so far, and what to do about it."""
     size = (config.get("trainer") or {}).get("batch_size")
     batch = "" if size is None else f"trainer.batch_size={size}, "
-    gpu = _peak_on_gpu()
-    peak = f"{_peak() / GIGA:.1f} GB used at most" + ("" if gpu is None else f", {gpu / GIGA:.1f} GB on the GPU")
+    on_gpu = gpu()
+    peak = f"{peak_memory() / GIGA:.1f} GB used at most"
+    peak += "" if on_gpu is None else f", {on_gpu.max_memory_allocated() / GIGA:.1f} GB on the GPU"
     smaller = "a smaller trainer.batch_size or model, or fewer runs at a time (jobs=), takes less"
     return f"out of memory ({batch}{peak}): {_short(error)}; {smaller}"
 
@@ -52,11 +53,12 @@ def _short(error: BaseException) -> str:
     return said if len(said) <= LONGEST else f"{said[:LONGEST]}..."
 
 
-def _peak() -> int:
+def peak_memory() -> int:
     """Bytes of memory that this process has held at most; macOS counts bytes, Linux thousands of them."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _peak_on_gpu() -> int | None:
+def gpu() -> Any:
+    """PyTorch's module for the GPU, where PyTorch is used and there is one."""
     torch = sys.modules.get("torch")
-    return int(torch.cuda.max_memory_allocated()) if torch is not None and torch.cuda.is_available() else None
+    return torch.cuda if torch is not None and torch.cuda.is_available() else None

@@ -10,6 +10,8 @@ import sys
 from functools import cache
 from pathlib import Path
 
+from testbed.files import digest
+
 LIBRARIES = frozenset(
     {"torch", "torchvision", "pytorch_lightning", "numpy", "scipy", "sklearn", "pandas", "PIL", "tqdm", "transformers", "peft"}
 )
@@ -19,7 +21,7 @@ LIBRARIES = frozenset(
 def current_source(module: str) -> str | None:
     """The first 16 digits of the SHA-256 of a module's file as it is now; None where there is no such file."""
     path = _file(module)
-    return None if path is None else file_digest(path)[:16]
+    return None if path is None else digest(path)[:16]
 
 
 def files_of(module: str) -> set[Path]:
@@ -27,12 +29,6 @@ def files_of(module: str) -> set[Path]:
     found: dict[str, str] = {}
     follow(module, found)
     return {path for name in found if (path := _file(name)) is not None}
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def folder_digest(folder: Path) -> str:
@@ -47,7 +43,7 @@ def folder_digest(folder: Path) -> str:
 @cache
 def _known_digest(path: Path, size: int, moment: int) -> str:
     """A model's files are large, and a run asks for them often: read again only once they have changed."""
-    return file_digest(path)
+    return digest(path)
 
 
 def follow(module: str, found: dict[str, str]) -> None:
@@ -55,7 +51,7 @@ def follow(module: str, found: dict[str, str]) -> None:
     path = _file(module)
     if path is None or module in found:
         return
-    found[module] = file_digest(path)[:16]
+    found[module] = digest(path)[:16]
     for imported in _imports(path, module):
         if _same_code_base(imported, module):
             follow(imported, found)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from testbed.api import Invalid, Victim
 from testbed.error import shortened
+from testbed.words import misfits
 
 BEGINNINGS = ("module.", "_orig_mod.", "model.", "net.")
 """What wrappers put before every name: DataParallel, torch.compile, other people's classes, this project's own."""
@@ -104,18 +105,13 @@ def _refuse_misfits(
     unknown = [own for name, own in names.items() if name not in wanted]
     shapes = {name: (list(tensors[own].shape), list(wanted[name].shape)) for name, own in names.items() if name in wanted}
     differ = [f"{name} {has} for {needs}" for name, (has, needs) in shapes.items() if has != needs]
-    complaints = {"missing": missing, "unknown": unknown, "of another shape": differ}
-    told = [
-        f"{len(each)} {kind}: {', '.join(each[:3])}{', ...' if len(each) > 3 else ''}"
-        for kind, each in complaints.items()
-        if each
-    ]
+    told = misfits({"missing": missing, "unknown": unknown, "of another shape": differ})
     if told:
         known = ARCHITECTURES.get(called.lower())
         advice = f"the file names its network {called}: say {known}" if known else "say the model that it was saved from"
         if called and not known:
             advice = f"the file names its network {called}, which has no like here"
-        raise Invalid("path", source, f"the tensors do not fit this model ({'; '.join(told)})", advice, "model")
+        raise Invalid("path", source, f"the tensors do not fit this model ({told})", advice, "model")
 
 
 class Adapter(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from itertools import accumulate
 
@@ -23,6 +23,16 @@ def nearest(name: str, names: Sequence[str]) -> str:
     """'did you mean x?', or all the names where none is near."""
     near = get_close_matches(name, names, n=1, cutoff=0.5)
     return f"did you mean {near[0]}?" if near else f"choose from {', '.join(names)}"
+
+
+def some(names: Sequence[str]) -> str:
+    """Up to three names, and a sign that there are more."""
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def misfits(complaints: Mapping[str, Sequence[str]]) -> str:
+    """'2 missing: a, b; 1 unknown: c' of names by what is wrong with them; '' where there are none."""
+    return "; ".join(f"{len(names)} {kind}: {some(names)}" for kind, names in complaints.items() if names)
 
 
 def safe_name(name: str, parameter: str) -> str:

@@ -15,7 +15,7 @@ METHODS = ("attack", "trigger", "defence", "detector", "judge", "model", "data")
 CONCRETE = ("attack", "trigger", "defence", "detector", "judge", "model")
 FOR_METHODS = (
     *("testbed.api", "testbed.features", "testbed.identity", "testbed.language", "testbed.library", "testbed.numerics"),
-    *("testbed.words", "testbed.marks", "testbed.tensor_file", "testbed.files.beside"),
+    *("testbed.words", "testbed.marks", "testbed.plain_json", "testbed.tensor_file", "testbed.files.beside"),
 )
 FOR_PIPELINES = (
     *("testbed.api", "testbed.artefact", "testbed.contract", "testbed.data.overlay", "testbed.features", "testbed.figure"),
@@ -23,7 +23,7 @@ FOR_PIPELINES = (
     *("testbed.table", "testbed.words", "testbed.agreement", "testbed.answers", "testbed.baseline", "testbed.degradation"),
     *("testbed.language", "testbed.page", "testbed.trajectory", "testbed.training", "testbed.visibility"),
     *("testbed.export", "testbed.files", "testbed.index", "testbed.leaderboard", "testbed.lock", "testbed.plan"),
-    *("testbed.source", "testbed.suite"),
+    *("testbed.plain_yaml", "testbed.source", "testbed.suite"),
     *("testbed.comparison", "testbed.rules", "testbed.suspect", "testbed.verdict"),
     *("testbed.__version__", "testbed.exported", "testbed.manifest", "testbed.marks", "testbed.replay"),
 )

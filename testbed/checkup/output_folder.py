@@ -12,8 +12,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from testbed.checkup.finding import Finding, reason, size
-from testbed.files import leftovers, lives, to_disk
+from testbed.files import leftovers, lives, strays, to_disk
 from testbed.lock import kind_of
+from testbed.mount import mount_of
 
 LEAST_ROOM, LITTLE_ROOM = 50e6, 2e9
 FEW_NAMES = 10_000
@@ -59,26 +60,12 @@ def _tried(probe: Path) -> Iterator[Finding]:
 
 
 def _file_system(probe: Path) -> Finding:
-    kind, lock = mount_kind(probe), kind_of(probe)
+    mount, lock = mount_of(probe), kind_of(probe)
+    kind = "a file system of unknown kind" if mount is None else mount.kind
     if lock == "kernel":
         return Finding("ok", "locks", f"the kernel's own, on {kind}")
     said = f"{kind} has no locks that all machines see, so that lease files with a heartbeat are used"
     return Finding("ok", "locks", f"{said}: a killed run is taken over after a minute")
-
-
-def mount_kind(folder: Path) -> str:
-    """'ext4', 'nfs4', ... of the mount that a folder lies on, as the system tells it."""
-    try:
-        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return "a file system of unknown kind"
-    real, best, kind = os.path.realpath(folder), -1, "a file system of unknown kind"
-    for line in lines:
-        before, _, after = line.partition(" - ")
-        point = before.split()[4].encode().decode("unicode_escape")
-        if (real == point or real.startswith(point.rstrip("/") + "/")) and len(point) >= best:
-            best, kind = len(point), after.split()[0]
-    return kind
 
 
 def _renames(probe: Path) -> Finding:
@@ -157,11 +144,11 @@ def _room(there: Path) -> Finding:
 
 def _left(outputs: Path) -> Finding:
     """Folders and files of runs that were killed, those of processes still at work apart."""
-    folders = [place for parent in _parents(outputs) for places in leftovers(parent).values() for place in places]
-    dead = [place for place in folders if not _at_work(place.name.removesuffix(".replaced").rsplit(".", 2)[1], "")]
-    files = [place for parent in (outputs, *_parents(outputs)) for place in parent.glob(".*~*~*~*")]
-    dead += [place for place in files if not _at_work(*reversed(place.name.rsplit("~", 3)[1:3]))]
-    busy = len(folders) + len(files) - len(dead)
+    half = [made for parent in _parents(outputs) for places in leftovers(parent).values() for made in places.items()]
+    dead = [place for place, process in half if not _at_work(process, "")]
+    stray = [found for parent in (outputs, *_parents(outputs)) for found in strays(parent)]
+    dead += [place for place, host, process in stray if not _at_work(process, host)]
+    busy = len(half) + len(stray) - len(dead)
     working = f", {busy} being made now" if busy else ""
     if not dead:
         return Finding("ok", "leftovers", f"none of runs that were killed{working}")

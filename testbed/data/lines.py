@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from testbed.api import Invalid
+from testbed.plain_json import DECODER
 
 TABLES = {".csv": ",", ".tsv": "\t"}
 """The endings that tables have, and what stands between their cells."""
@@ -130,22 +131,6 @@ def _decoded(text: str, at: int, line: int) -> tuple[Any, int]:
         raise _Broken(line + text.count("\n", at, error.pos), f"column {column}: broken JSON ({error.msg})") from error
     except (ValueError, RecursionError) as error:
         raise _Broken(line, str(error)) from error
-
-
-def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {twice!r} stands twice in one object")
-    return found
-
-
-def _no_number(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
-
-
-DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_number)
 
 
 def table(

@@ -92,6 +92,21 @@ def differing(examples: Examples, poison: Poison) -> Tensor:
     return differs
 
 
+class Changed(NamedTuple):
+    """How many of a poison's rows are the attacker's (`mine`), of these really differ, and are cover."""
+
+    mine: int
+    changed: int
+    cover: int
+
+
+def counted(clean: Examples, poison: Poison) -> Changed:
+    """What an attacker really changed in these rows."""
+    mine = ~covering(poison)
+    count = int(mine.sum())
+    return Changed(count, int((differing(clean, poison) & mine).sum()), len(mine) - count)
+
+
 def stored(inputs: Any, labels: Any) -> Examples:
     """Rows in memory, and nothing else: tensors as tensors, texts as lists."""
     return MemoryExamples(inputs.clone(), labels.clone()) if isinstance(inputs, Tensor) else Listed(list(inputs), labels)

@@ -8,7 +8,6 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -109,9 +108,14 @@ def own_number() -> str:
 
 def ended(task: Task, before: str) -> Entry | None:
     """How a run ended since its entry had this mark; None where it did not yet, or was interrupted and may go on."""
-    outputs, key = Path(task.outputs), task.request.key
-    made = entry(outputs, key) if mark(outputs, key) != before else None
+    made = since(task, before)
     return None if made is None or made.status == "interrupted" else made
+
+
+def since(task: Task, before: str) -> Entry | None:
+    """The entry of a run, where it was written after it had this mark."""
+    outputs, key = Path(task.outputs), task.request.key
+    return entry(outputs, key) if mark(outputs, key) != before else None
 
 
 @contextmanager
@@ -124,7 +128,6 @@ def heeding(threads: int) -> Iterator[None]:
     before: dict[signal.Signals, Any] = {number: signal.signal(number, signal.SIG_IGN) for number in SENT}
     try:
         prepared(threads)
-        forkserver.ensure_running()
         for number in SENT:
             signal.signal(number, _told)
         yield

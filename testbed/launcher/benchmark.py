@@ -23,8 +23,6 @@ from testbed.words import Terminated
 
 RESOURCES = 4
 """The exit code of a run that a full, read-only or failing disk kept from being recorded."""
-
-
 KNOWN = ("paths.outputs", "paths.data")
 """Settings that every verb has: to look them up would cost a second."""
 

@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from testbed.files import lives
+from testbed.launcher.interruption import leave
 from testbed.words import TimedOut
 
 LAST = 10.0
 """Seconds that a run has to record itself as interrupted, once it is told to end."""
 LOOK = 2.0
 """Seconds between looks at whether the driver is still there, where it is no parent."""
-
-_leave = os._exit  # what `staying` puts in its place is for methods
 
 
 def end_with(driver: int) -> None:
@@ -44,7 +43,7 @@ def end_with(driver: int) -> None:
                 time.sleep(LOOK)
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(LAST)
-        _leave(143)
+        leave(143)
 
     threading.Thread(target=watch, daemon=True).start()
 
@@ -55,20 +54,20 @@ def staying() -> Iterator[None]:
 
     A child that was forked inside still leaves as it likes; another thread takes the process with it, but claims no success.
     """
-    home, leave = os.getpid(), os._exit
+    home, before = os.getpid(), os._exit
 
     def stay(status: int) -> NoReturn:
         if os.getpid() != home:
-            leave(status)
+            before(status)
         if threading.current_thread() is not threading.main_thread():
-            leave(status or 1)
+            before(status or 1)
         raise SystemExit(status)
 
     os._exit = stay
     try:
         yield
     finally:
-        os._exit = leave
+        os._exit = before
 
 
 @contextmanager

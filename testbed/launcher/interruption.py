@@ -33,7 +33,7 @@ APART = 0.1
 """Seconds within which a second Ctrl-C is the first one, passed on by the process above."""
 RESUME = "run the same command again to resume"
 
-_leave = os._exit  # what `staying` puts in its place is for methods
+leave = os._exit  # what `staying` puts in its place is for methods
 
 
 class Installed:
@@ -158,7 +158,7 @@ def end_at_once(code: int) -> None:
         from multiprocessing.util import get_temp_dir
 
         shutil.rmtree(get_temp_dir(), ignore_errors=True)
-    _leave(code)
+    leave(code)
 
 
 def end_below(process: int) -> None:
@@ -243,7 +243,15 @@ def _do_without_terminal() -> None:
         found = select.poll()
         found.register(stream, 0)
         if any(event & (select.POLLHUP | select.POLLERR | select.POLLNVAL) for _, event in found.poll(0)):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+            to_nobody(stream)
+
+
+def to_nobody(stream: int) -> None:
+    """What is written to this stream goes nowhere from now on, and does not fail."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    if nowhere != stream:  # which it is where that was closed
+        os.dup2(nowhere, stream)
+        os.close(nowhere)
 
 
 def _forget() -> None:

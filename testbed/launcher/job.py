@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import sys
 import time
 import traceback
@@ -13,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, NamedTuple
 
-from testbed.launcher.interruption import RESUME, code_of, how, terminable
+from testbed.launcher.interruption import RESUME, code_of, how, terminable, to_nobody
 from testbed.shortage import DISK, out_of_memory, told
 from testbed.words import Faulty, Refused, Terminated, TimedOut
 
@@ -71,7 +70,7 @@ def ended(job: Job) -> Ended:
         return _said(f"error: {error}", 1, "timeout")
     except BaseException as error:
         if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):  # | head had enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit does not fail
+            to_nobody(sys.stdout.fileno())  # so that the flush at exit does not fail
             return Ended(1)
         if job.debug:
             traceback.print_exc()

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from testbed.index import Entry, entry, mark, write
-from testbed.launcher.batch import ended
+from testbed.index import Entry, write
+from testbed.launcher.batch import ended, since
 from testbed.launcher.slurm import Element, Silent, accounted, cancel, elements
 from testbed.launcher.submitted import Submission
 from testbed.launcher.task import Task
@@ -136,9 +136,8 @@ class Waiting:
         except Silent as error:
             print(f"could not cancel ({error}); say scancel --name={','.join(self.own)}", flush=True)
             return
-        for key, awaited in list(self.open.items()):
-            outputs = Path(awaited.task.outputs)
-            made = entry(outputs, key) if mark(outputs, key) != awaited.before else None
+        for awaited in list(self.open.values()):
+            made = since(awaited.task, awaited.before)
             if made is not None:
                 self.said(awaited.task, made)
 
@@ -182,8 +181,7 @@ class Waiting:
             return self._written(awaited) if mine else None
 
     def _written(self, awaited: Awaited) -> Entry:
-        outputs, key = Path(awaited.task.outputs), awaited.task.request.key
-        made = entry(outputs, key) if mark(outputs, key) != awaited.before else None
+        made = since(awaited.task, awaited.before)
         if made is not None:
             return made
         known = self.known.get(awaited.job)
@@ -191,7 +189,7 @@ class Waiting:
         number = known.number if known else awaited.submission.name
         log = awaited.submission.folder(self.home) / f"{number}_0_log.err"
         made = Entry("killed", f"its job {number} ended as {state}", log=str(log), code=1)
-        write(outputs, key, made)
+        write(Path(awaited.task.outputs), awaited.task.request.key, made)
         return made
 
     def _forget(self) -> None:

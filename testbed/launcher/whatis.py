@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
+from testbed.error import escaped
 from testbed.files import DIGESTS, digest
 from testbed.launcher.search import SearchPath
 from testbed.marks import Mark, files_below, mark_of, tensors_digest, tensors_table
@@ -159,7 +160,7 @@ def _line(name: str, value: str) -> str:
 
 def shown(words: str | Path) -> str:
     """What a stranger's file says, or is called, in letters that do nothing to a terminal."""
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in str(words))
+    return escaped(str(words))
 
 
 def _read(place: Path) -> dict[str, object]:

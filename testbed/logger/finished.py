@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from testbed.files import read_yaml
+from testbed import plain_yaml
 from testbed.logger.privacy import without_paths
 from testbed.plan import Request
 
@@ -88,7 +88,7 @@ class Finished:
         the whole under a key of its own. Where this machine keeps its files (`paths`) and the logger are left out, and of other
         paths all but their last part.
         """
-        config = read_yaml(self.folder / "config.yaml") or {}
+        config = plain_yaml.read(self.folder / "config.yaml") or {}
         names = self.record.get("names", {})
         asked = (config.get("attack") or {}).get("poison_rate")
         flat = {f"{role}_name": name for role in ROLES if (name := names.get(role)) not in NOTHING}

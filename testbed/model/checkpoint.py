@@ -16,7 +16,8 @@ from safetensors.torch import load_model
 
 from testbed.api import Invalid, Victim
 from testbed.library import snapshot, transformers
-from testbed.model.weights import announce, checked_path, marked_backdoored, some
+from testbed.model.weights import announce, checked_path, marked_backdoored
+from testbed.words import misfits
 
 HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -174,7 +175,7 @@ class Checkpoint:
             "unknown": {name: name for name in sorted(found["unexpected_keys"])},
             "of another shape": dict(sorted(differ.items())),
         }
-        told = _told({kind: [each[name] for name in each if not name.startswith(allow)] for kind, each in complaints.items()})
+        told = misfits({kind: [each[name] for name in each if not name.startswith(allow)] for kind, each in complaints.items()})
         if told:
             advice = "take the whole model, or allow names by their beginning in model.weights_allow"
             raise self._invalid(f"its tensors do not fit its settings ({told})", advice)
@@ -207,7 +208,7 @@ def load_stored(victim: Victim, source: Path, *, adapters: bool = False) -> bool
         said = " ".join(str(error).split())[:200]
         raise Invalid("weights", source, f"cannot be read ({said})", "give a victim stored from this model", "model") from error
     wanting = sorted(name for name in missing if not adapters or ".lora_" in name)
-    told = _told({"missing": wanting, "unknown": sorted(unknown)})
+    told = misfits({"missing": wanting, "unknown": sorted(unknown)})
     if told:
         advice = "give a victim stored from this model, trained in the same way (whole, or with adapters)"
         raise Invalid("weights", source, f"the tensors do not fit ({told})", advice, component="model")
@@ -230,10 +231,6 @@ def _require_alike(victim: Victim, facts: Mapping[str, str], source: Path) -> No
 def _difference(name: str, stored: str, own: str) -> str:
     long = name in ("chat_template", "base_model")
     return f"another {FACTS[name]}" if long else f"{FACTS[name]}={stored} (here {own})"
-
-
-def _told(complaints: Mapping[str, list[str]]) -> str:
-    return "; ".join(f"{len(names)} {kind}: {some(names)}" for kind, names in complaints.items() if names)
 
 
 def _metadata(path: Path) -> dict[str, str]:

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from testbed.api import Invalid
+from testbed.words import misfits
 
 PREFIX = "net."  # where an `ImageVictim` keeps its network
 COUNTER = "num_batches_tracked"  # of batch normalisation: absent from old files, and without effect on the outputs
@@ -99,15 +100,10 @@ def refuse_misfits(
             f"{name} {list(shapes[name])} for {list(wanted[name])}" for name in differ if not name.startswith(allow)
         ],
     }
-    found = [f"{len(names)} {kind}: {some(names)}" for kind, names in complaints.items() if names]
+    found = misfits(complaints)
     if found:
         advice = "give the model that the file was saved from, or allow names by their beginning in weights_allow"
-        raise Invalid("weights", source, f"the tensors do not fit this model ({'; '.join(found)})", advice)
-
-
-def some(names: list[str]) -> str:
-    """Up to three names, and a sign that there are more."""
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+        raise Invalid("weights", source, f"the tensors do not fit this model ({found})", advice)
 
 
 def copy(network: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:

@@ -17,7 +17,7 @@ from testbed.exported.card import About, about_parts, card, licence_of
 from testbed.exported.croissant import croissant
 from testbed.exported.form import ORDER, writer_of
 from testbed.exported.row import APPENDED, Part, fresh, write_private
-from testbed.files import DIGESTS, digest
+from testbed.files import DIGESTS, measured
 from testbed.language import ChatTask
 from testbed.manifest import Manifest, read_manifest
 from testbed.record import Origin
@@ -76,8 +76,7 @@ def export(
             writer(part, new, data.task.classes, private=private)
         described = croissant(about, new, made_on=datetime.now(UTC).date().isoformat())
         write_private(new / "croissant.json", _json(described), private=private)
-        known = {path.relative_to(new).as_posix(): digest(path) for path in sorted(new.rglob("*")) if path.is_file()}
-        write_private(new / DIGESTS, _json(known), private=private)
+        write_private(new / DIGESTS, _json(measured(new)), private=private)
     told = ", ".join(f"{part}: {count} rows, {poisoned} poisoned" for part, (count, poisoned) in about.counts.items())
     print(f"{told}\n{place}")
     return 0

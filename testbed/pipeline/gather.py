@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 import yaml
 
-from testbed.files import Damaged, read_json, read_yaml
+from testbed import plain_yaml
+from testbed.files import Damaged, read_json
 from testbed.identity import key
 from testbed.plan import PLACES, begins
 from testbed.record import changed, facts, require_sound, runs
@@ -137,7 +138,7 @@ def gathered(root: Path, verbs: Collection[str]) -> Gathered:
 def _read(folder: Path) -> Run:
     """Raises OSError, ValueError or KeyError where something is missing that a table needs."""
     known, result = facts(folder), read_json(folder / "result.json")
-    config = read_yaml(folder / "config.yaml") or {}
+    config = plain_yaml.read(folder / "config.yaml") or {}
     if known is None or not isinstance(result, dict) or not isinstance(config, dict):
         raise ValueError(f"{folder} holds no record of this version")
     if not result["status"] or not isinstance(result["measures"], dict) or not isinstance(result["counts"], dict):

@@ -16,7 +16,7 @@ from torch import Tensor
 from testbed import __version__
 from testbed.api import Batch, Examples, Poison
 from testbed.artefact import shared_poison
-from testbed.data.overlay import covering, differing, poisoned
+from testbed.data.overlay import counted, covering, poisoned
 from testbed.files import digests
 from testbed.identity import describe, examples_digest, poison_digest, sources
 from testbed.manifest import SCHEMA, hashed, texts_in
@@ -139,11 +139,9 @@ def _trigger(attack: Mapping[str, Any], before: Batch, poison: Poison, replaced:
 
 
 def _rates(delivery: Delivery, asked: float | None) -> dict[str, Any]:
-    poison, total = delivery.poison, max(len(delivery.mixed.source), 1)
-    mine = ~covering(poison)
-    changed = int((differing(delivery.clean, poison) & mine).sum())
-    count = int(mine.sum())
-    return {"asked": asked, "reached": count / total, "changed": changed / total, "cover": (len(mine) - count) / total}
+    total = max(len(delivery.mixed.source), 1)
+    mine, changed, cover = counted(delivery.clean, delivery.poison)
+    return {"asked": asked, "reached": mine / total, "changed": changed / total, "cover": cover / total}
 
 
 def _stored(outputs: Path, delivery: Delivery) -> dict[str, Any]:

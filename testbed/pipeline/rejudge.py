@@ -10,11 +10,12 @@ from typing import Any
 
 from rich.table import Table
 
+from testbed import plain_yaml
 from testbed.agreement import Label, agreement, labelled, read_labels
 from testbed.answers import asked, read_answers
 from testbed.api import Invalid, Unsupported, component
-from testbed.files import read_json, read_yaml
-from testbed.identity import describe, file_digest, key, sources
+from testbed.files import digest, read_json
+from testbed.identity import describe, key, sources
 from testbed.language import OUTCOMES, Judge
 from testbed.pipeline.run import log
 from testbed.pipeline.verdicts import Rate, ends, rates_of, read_rates, write_rates
@@ -69,8 +70,8 @@ def _identity(folder: Path, judge: Judge, described: Any, labels: Path | None) -
     if known is None:
         return None
     values = {"judge": described, "labels": labels is not None}
-    contents = {"answers": file_digest(folder / "answers.jsonl")}
-    contents |= {} if labels is None else {"labels": file_digest(labels)}
+    contents = {"answers": digest(folder / "answers.jsonl")}
+    contents |= {} if labels is None else {"labels": digest(labels)}
     code = sources(judge, core=CORE)
     settings = key(run=known["settings"], **values)
     whole = key(run=known["key"], settings=settings, contents=contents, sources=code)
@@ -80,7 +81,7 @@ def _identity(folder: Path, judge: Judge, described: Any, labels: Path | None) -
 
 def _origin(folder: Path, origin: Origin) -> Origin:
     """The configuration of the run that is judged, with this judge in it."""
-    config = read_yaml(folder / "config.yaml") or {}
+    config = plain_yaml.read(folder / "config.yaml") or {}
     names = {**(facts(folder) or {}).get("names", {}), "judge": origin.names.get("judge", "")}
     return Origin({**config, "judge": origin.config.get("judge")}, origin.command, names, origin.group)
 

@@ -29,7 +29,7 @@ from testbed.api import (
     component,
 )
 from testbed.artefact import SharedFit, shared_poison
-from testbed.data.overlay import Poisoned, anonymous, covering, differing, poisoned
+from testbed.data.overlay import Poisoned, anonymous, counted, poisoned
 from testbed.fit import Settings, placed
 from testbed.identity import derive, describe, examples_digest, key, sources
 from testbed.language import CRITERIA, OUTCOMES, ChatTask, Judge, Reply, TuningAttack
@@ -220,8 +220,7 @@ class Scene:
     def budget(self, attacked: Attacked) -> tuple[dict[str, Any], dict[str, int]]:
         """What the attacker really changed, measured instead of believed: rates of the rows trained on."""
         poison, total = attacked.poison, len(attacked.mixed.source)
-        mine = ~covering(poison)
-        changed, count = int((differing(self.data.train, poison) & mine).sum()), int(mine.sum())
+        count, changed, cover = counted(self.data.train, poison)
         asked = getattr(self.attack, "poison_rate", None) if len(poison.indices) else 0.0
         rate = {"poison_rate_asked": asked, "poison_rate_reached": count / total, "poison_rate_changed": changed / total}
         counts = {"poisoned": count, "changed": changed, "trained_on": total}
@@ -229,7 +228,7 @@ class Scene:
         if attacked.visible is not None:
             rate["trigger_visible"], counts["trigger_visible"] = attacked.visible
         if poison.cover is not None:
-            rate["cover_rate_reached"], counts["cover"] = (len(mine) - count) / total, len(mine) - count
+            rate["cover_rate_reached"], counts["cover"] = cover / total, cover
         return rate, counts
 
     def manifest(self, attacked: Attacked, reading: Mapping[str, str] | None = None) -> dict[str, Any]:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from typing import Any
 
+from testbed.error import escaped
+from testbed.plain_json import DECODER
 from testbed.untrusted import limits
 from testbed.untrusted.verdict import Wrong
 
 
 def printable(text: str, longest: int = limits.TEXT) -> str:
     """The text with what a terminal would obey escaped (control and formatting characters, lone surrogates), and cut."""
-    cut = text[:longest]
-    if not cut.isprintable():
-        cut = "".join(
-            char if char.isprintable() else char.encode("unicode_escape", "backslashreplace").decode() for char in cut
-        )
-    return cut + ("..." if len(text) > longest else "")
+    return escaped(text[:longest]) + ("..." if len(text) > longest else "")
 
 
 class Plain:
@@ -64,22 +60,9 @@ def parsed(text: bytes, what: str) -> dict[str, Any]:
         Wrong: it is none.
     """
     try:
-        found = json.loads(text.decode("utf-8"), object_pairs_hook=_once, parse_constant=_refuse)
+        found = DECODER.decode(text.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise Wrong(f"{what} is no JSON ({printable(str(error), 120) or type(error).__name__})") from error
     if not isinstance(found, dict):
         raise Wrong(f"{what} is no JSON object")
     return found
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in found if names.count(name) > 1)
-        raise ValueError(f"{twice!r} stands in it twice")
-    return found
-
-
-def _refuse(name: str) -> Any:
-    raise ValueError(f"{name} is no number of JSON's")

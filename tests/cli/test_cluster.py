@@ -12,19 +12,12 @@ from typing import Any
 
 import pytest
 import yaml
+from small_suite import small_suite
 
 from testbed.launcher.slurm import NEEDED
 
 Say = Callable[..., Any]
-SUITE = """# Small.
-verb: train
-clean_budget: 14 rows a class
-seeds: 2
-settings: [trainer.max_epochs=1, trainer.batch_size=256, model.network.width=2]
-worlds: {digits: [data=digits]}
-attacks: {badnets: [attack=badnets]}
-methods: {none: [defence=none]}
-"""
+SUITE = small_suite("none: [defence=none]", seeds=2)
 SLURM = ("benchmark", "suite=small", "--config-dir", "conf", "logger=none", "launcher=submitit_slurm")
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "clusters.md").read_text(encoding="utf-8")

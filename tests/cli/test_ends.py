@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from small_suite import small_suite
 
 WAYS = '''"""A defence that ends its process in this way, while the variable BROKEN is set."""
 
@@ -38,15 +39,7 @@ class Ends(Defence):
             WAYS[self.way]()
         return victim
 '''
-SUITE = """# Every way to end.
-verb: train
-clean_budget: 14 rows a class
-seeds: 1
-settings: [trainer.max_epochs=1, trainer.batch_size=256, model.network.width=2]
-worlds: {digits: [data=digits]}
-attacks: {badnets: [attack=badnets]}
-methods: {none: [defence=none]}
-"""
+SUITE = small_suite("none: [defence=none]")
 QUICK = ("trainer.max_epochs=1", "trainer.batch_size=256", "model.network.width=2")
 CONTAINED, FATAL = ("exit_0", "exit_3", "vanish"), ("kill", "fault")
 CODES = {"kill": -9, "fault": -11}

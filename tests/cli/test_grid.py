@@ -13,17 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_suite import small_suite
 
 Say = Callable[..., Any]
-SUITE = """# Small.
-verb: train
-clean_budget: 14 rows a class
-seeds: 1
-settings: [trainer.max_epochs=1, trainer.batch_size=256, model.network.width=2]
-worlds: {digits: [data=digits]}
-attacks: {badnets: [attack=badnets]}
-methods: {none: [defence=none], repair: [defence=fine_tuning, defence.epochs=1]}
-"""
+SUITE = small_suite("none: [defence=none], repair: [defence=fine_tuning, defence.epochs=1]")
 MINE = """
 import os
 import signal

@@ -13,17 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_suite import small_suite
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm, pytest.mark.timeout(900)]
-SUITE = """# Small.
-verb: train
-clean_budget: 14 rows a class
-seeds: 1
-settings: [trainer.max_epochs=1, trainer.batch_size=256, model.network.width=2]
-worlds: {digits: [data=digits]}
-attacks: {badnets: [attack=badnets]}
-methods: {none: [defence=none], repair: [defence=fine_tuning, defence.epochs=1], waits: [defence=waits]}
-"""
+METHODS = "none: [defence=none], repair: [defence=fine_tuning, defence.epochs=1], waits: [defence=waits]"
+SUITE = small_suite(METHODS)
 MINE = """
 import time
 from dataclasses import dataclass
