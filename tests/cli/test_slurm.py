@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,11 @@ class Driver:
         finally:
             self.process.kill()
 
+    def jobs_said(self) -> str:
+        """What the jobs said on their nodes, for whoever reads why a test failed."""
+        logs = sorted(self.said.parent.glob("outputs/benchmark/*/slurm/*/*_log.*"))
+        return "".join(f"\n[{log.name}]\n{log.read_text()}" for log in logs)
+
 
 def slurm(*words: str) -> str:
     """What a command of Slurm's says."""
@@ -109,9 +115,24 @@ def ends(place: Path) -> dict[str, int]:
 
 
 def at_once(number: str) -> None:
-    """A job that is queued again need not wait for the two minutes in which Slurm cleans its node."""
+    """A job that is queued again need not wait for the two minutes in which Slurm cleans its node, but for the cleaning itself.
+
+    What is left of its first start, or is still on its way to it, would end the second one, which has the same number.
+    """
     wait_for(lambda: slurm("squeue", "--noheader", "--array", f"--jobs={number}", "--format=%T") == "PENDING", 60)
-    slurm("scontrol", "update", f"jobid={number}", "starttime=now")
+    wait_for(lambda: not processes_of(number), 60)
+    slurm("scontrol", "update", f"jobid={number}", "starttime=now+5")
+
+
+def processes_of(number: str) -> list[str]:
+    """The processes on this node that belong to a job, or to Slurm's own care of it."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended
+            words, environment = (process / "cmdline").read_bytes(), (process / "environ").read_bytes().split(b"\0")
+            if f"SLURM_JOB_ID={number}".encode() in environment or words.startswith(f"slurmstepd: [{number}.".encode()):
+                found.append(process.name)
+    return found
 
 
 def accounts(number: str) -> list[str]:
@@ -128,7 +149,7 @@ def test_one_job_is_killed_one_is_queued_again_and_the_same_command_fills_the_ho
     at_once(again)
     (place / "release").touch()
     code, said = driver.ends()
-    assert code == 1, said
+    assert code == 1, said + driver.jobs_said()
     (how,) = ends(place).keys() - {"done"}
     assert ends(place) == {"done": 5, how: 1} and how in ("killed", "interrupted"), said  # whether it had the time to say so
     assert said.count("job ") >= 4 and "2 in the array, 2 runs, after" in said
@@ -159,7 +180,7 @@ def test_jobs_outlive_their_driver_and_are_not_submitted_twice(place: Path) -> N
     at_once(number)
     (place / "release").touch()
     code, said = again.ends()
-    assert code == 0, said
+    assert code == 0, said + again.jobs_said()
     assert "in the array" not in said and ends(place) == {"done": 3}
     assert (place / f"started-{number}").read_text().count("once") == 2
     assert accounts(number)[0] == "REQUEUED"
