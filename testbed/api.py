@@ -176,7 +176,7 @@ class Defence(Described):
         return received
 
     def during_training(self, victim: Victim, resources: DefenderResources) -> Victim:
-        """Wrap the untrained victim, so that its training is another one."""
+        """Wrap the untrained victim, so that its training is another one; one without gradients is not trained any more."""
         return victim
 
     def after_training(self, victim: Victim, resources: DefenderResources) -> Victim:

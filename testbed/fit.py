@@ -156,7 +156,8 @@ def fit(
     """Train a copy of `victim` for so many epochs or steps; also the mean loss and the validation accuracy of each epoch.
 
     The order of rows comes from (seed, epoch), what is random inside the victim from (seed, epoch, batch); global generators
-    are left as they were. A `resumable` training goes on where a killed one was at the end of an epoch.
+    are left as they were. A `resumable` training goes on where a killed one was at the end of an epoch. A victim of which no
+    parameter wants a gradient is trained already, and is given back as it is.
 
     Raises:
         Diverged: the loss or a weight became NaN or infinite.
@@ -166,6 +167,8 @@ def fit(
     if len(examples) < least:
         limit = f"{len(examples)} rows are left to train on"
         raise Invalid("", None, limit, f"at least {least} {'are' if least > 1 else 'is'} needed", component="data.train")
+    if not any(parameter.requires_grad for parameter in victim.parameters()):
+        return placed(copy.deepcopy(victim), settings).eval(), []
     # Lightning takes seconds to import, and a run that finds its victims finished needs none of it.
     from testbed.training import Bar, Training, run_to_its_end
 

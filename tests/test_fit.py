@@ -66,6 +66,12 @@ def test_a_last_batch_of_one_row_trains_with_batch_normalisation() -> None:
     fit(victim(), examples(33), settings=SETTINGS, seed=0)  # 16 + 16 + 1
 
 
+def test_a_victim_that_wants_no_gradient_is_trained_already() -> None:
+    trained = victim().requires_grad_(False)
+    same, curve = fit(trained, examples(40), settings=SETTINGS, seed=1)
+    assert same is not trained and weights_digest(same) == weights_digest(trained) and curve == [] and not same.training
+
+
 def test_a_loss_that_is_not_finite_is_no_score() -> None:
     def loss(model, batch):
         return model.loss(batch) * (math.nan if 0 in batch.rows else 1.0)

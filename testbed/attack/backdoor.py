@@ -23,8 +23,9 @@ class Backdoor(Attack):
     class be drawn too, where stamping changes no label. `append` adds stamped copies instead of replacing. With
     `after_augmentation` the attacker controls training and stamps there. Unless `rounded`, stamped rows stay float32, which no
     stored image could. `test_trigger` is shown at test time where it is not the trigger that was trained on. Besides,
-    round(cover_rate n) *cover* rows are drawn as the poisoned ones are, stamped likewise, and keep their label: they teach that
-    the trigger alone decides nothing. `adapted_to` names the detectors or defences that a recipe was made against.
+    round(cover_rate n) *cover* rows are stamped likewise and keep their label: they teach that the trigger alone decides
+    nothing. They are drawn as the poisoned ones are, or from the classes `cover_labels`. `adapted_to` names the detectors or
+    defences that a recipe was made against.
 
     Source: Gu et al. 2017, arXiv 1708.06733; Chen et al. 2017, arXiv 1712.05526; cover rows: Qi et al. 2023 (ICLR 2023).
     """
@@ -40,6 +41,7 @@ class Backdoor(Attack):
     rounded: bool = True
     test_trigger: Trigger | None = None
     cover_rate: Annotated[float, "give a share of the rows, between 0 and 1"] = 0.0
+    cover_labels: tuple[int, ...] = ()
     adapted_to: tuple[str, ...] = ()
 
     def check(self, resources: AttackerResources) -> None:
@@ -51,6 +53,8 @@ class Backdoor(Attack):
                 raise Invalid(name, rate, "must lie between 0 and 1")
         if self.cover_rate and self.clean_label:
             raise Invalid("cover_rate", self.cover_rate, "clean-label poison keeps its labels too", "say attack.cover_rate=0")
+        if not all(0 <= label < classes for label in self.cover_labels):
+            raise Invalid("cover_labels", list(self.cover_labels), f"the classes are 0 to {classes - 1}")
         self.label.check(self.target_label, classes)
         if self.clean_label and isinstance(self.label, AllToAll):
             raise Invalid(
@@ -100,20 +104,27 @@ class Backdoor(Attack):
         fit = labels == wanted if self.clean_label else labels != wanted
         if self.include_target_class:
             fit = fit | (labels == self.target_label)
-        eligible, total, taken = fit.nonzero().flatten(), len(labels), 0
         sizes = torch.bincount(labels, minlength=len(resources.task.classes)).tolist()
-        for name, rate, without in (("poison_rate", self.poison_rate, "attack=none"), ("cover_rate", self.cover_rate, "0")):
-            asked, left = round(rate * total), len(eligible) - taken
-            if rate > 0 and asked == 0:
-                limit = f"{rate} x {total} training rows rounds to 0 rows"
-                raise Invalid(name, rate, limit, f"raise it, or say {without}")
-            if asked > left:
-                limit = f"needs {asked} rows, but only {left} of {total} may be poisoned (class sizes {sizes})"
-                raise Invalid(name, rate, limit, f"at most {left / total:.4g} works here")
-            taken += asked
-        drawn = torch.randperm(len(eligible), generator=generator(resources.seed, "rows"))[:taken]
-        rows, order = eligible[drawn].sort()
-        return rows, order >= round(self.poison_rate * total)
+        order = _shuffled(fit, generator(resources.seed, "rows"))
+        poisoned = self._first(order, "poison_rate", sizes)
+        rest = order[len(poisoned) :]
+        if self.cover_labels:
+            others = torch.isin(labels, torch.tensor(self.cover_labels)).index_fill(0, poisoned, False)
+            rest = _shuffled(others, generator(resources.seed, "cover rows"))
+        rows, places = torch.cat([poisoned, self._first(rest, "cover_rate", sizes)]).sort()
+        return rows, places >= len(poisoned)
+
+    def _first(self, order: Tensor, name: str, sizes: list[int]) -> Tensor:
+        """The first round(rate n) of these rows, int64, where the rate has this name."""
+        total, rate = sum(sizes), getattr(self, name)
+        asked = round(rate * total)
+        if rate > 0 and asked == 0:
+            advice = f"raise it, or say {'attack=none' if name == 'poison_rate' else '0'}"
+            raise Invalid(name, rate, f"{rate} x {total} training rows rounds to 0 rows", advice)
+        if asked > len(order):
+            limit = f"needs {asked} rows, but only {len(order)} of {total} may be poisoned (class sizes {sizes})"
+            raise Invalid(name, rate, limit, f"at most {len(order) / total:.4g} works here")
+        return order[:asked]
 
     def _exam(self, test: Examples, examined: Tensor, wanted: Tensor, resources: AttackerResources) -> Poison:
         rows = examined.nonzero().flatten()
@@ -122,3 +133,9 @@ class Backdoor(Attack):
 
     def _stamp(self, trigger: Trigger, clean: Batch, seed: int) -> Tensor:
         return trigger(clean.inputs if self.rounded else clean.inputs.float(), clean.rows, seed)
+
+
+def _shuffled(chosen: Tensor, draw: torch.Generator) -> Tensor:
+    """The places of a bool (n,) that are chosen, int64, in an order that is drawn."""
+    places = chosen.nonzero().flatten()
+    return places[torch.randperm(len(places), generator=draw)]

@@ -39,7 +39,7 @@ ROWS_PER_CLASS, TESTS_PER_CLASS = 20, 4
 ROWS_PER_KIND, TESTS_PER_KIND = 40, 8
 """Of conversations, whose answers are of two kinds: refusals and others."""
 
-LENGTHS = ("epochs", "steps", "iterations", "passes", "candidates")
+LENGTHS = ("epochs", "steps", "iterations", "passes", "rounds", "restarts", "models", "candidates")
 """Parameters with these names, or names that end in them, say how long a method works and not what it does: they are cut."""
 
 
@@ -177,7 +177,7 @@ def spread(examples: Examples, most: int) -> Tensor:
 
 
 def shortened(method: Any) -> Any:
-    """The method, working for `EPOCHS` epochs, steps, iterations or passes at most, or on as few candidates."""
+    """The method, working for `EPOCHS` epochs, steps, rounds and so on at most, or on as few models or candidates."""
     if not is_dataclass(method):
         return method
     cut = {name: EPOCHS for name, value in vars(method).items() if name.endswith(LENGTHS) and _long(name, value)}

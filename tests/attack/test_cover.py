@@ -29,6 +29,14 @@ def test_cover_rows_are_stamped_keep_their_label_and_are_no_poison() -> None:
     assert flags.nonzero().flatten().tolist() == alone.indices.tolist()
 
 
+def test_cover_may_come_from_classes_of_its_own() -> None:
+    mine = resources()
+    poison = replace(COVERED, cover_labels=(3, 4)).poison(mine)
+    assert poison.cover is not None and poison.cover.sum() == 5
+    assert set(poison.batch.labels[poison.cover].tolist()) <= {3, 4}
+    assert torch.equal(poison.indices[~poison.cover], BADNETS.poison(mine).indices), "the poison is the same rows"
+
+
 def test_appended_cover_keeps_its_label_too() -> None:
     mine = resources()
     poison = replace(COVERED, append=True).poison(mine)
@@ -50,6 +58,7 @@ def test_adaptive_blend_shows_whole_what_it_taught_in_pieces_with_as_much_cover_
         ({"cover_rate": -0.1}, "cover_rate=-0.1: must lie between 0 and 1"),
         ({"cover_rate": 0.001}, "cover_rate=0.001: 0.001 x 100 training rows rounds to 0 rows"),
         ({"cover_rate": 0.9}, "cover_rate=0.9: needs 90 rows, but only"),
+        ({"cover_labels": (11,)}, "cover_labels=[11]: the classes are 0 to"),
         ({"clean_label": True}, "cover_rate=0.05: clean-label poison keeps its labels too"),
     ],
 )
