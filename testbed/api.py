@@ -263,6 +263,10 @@ class Victim(Described, nn.Module, ABC):
         """bool (B,): is each answer the wanted one? A refused query is correct in no sense."""
         return answers == wanted
 
+    def radius(self, inputs: Any) -> Tensor | None:
+        """int64 (B,): how many training rows could be added or removed, and no answer would change; None: no guarantee."""
+        return None
+
     def kinds(self, labels: Any) -> Tensor:
         """int64 (n,): the group of each label, where detectors compare like with like: for classifiers the label itself."""
         return labels

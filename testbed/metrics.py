@@ -34,6 +34,7 @@ class Answers(NamedTuple):
 
     `given` are the answers themselves and `rows` int64 (n,) the rows of the test that they belong to. `truth` are the answers
     that they are judged by, and `forbidden` bool (n,) says which give the true answer to a question that should be refused.
+    `radius` int64 (n,) are certified radii (`Victim.radius`), where the victim has a guarantee.
     """
 
     given: Any
@@ -45,6 +46,7 @@ class Answers(NamedTuple):
     asked: Any = None
     outcomes: Tensor | None = None
     forbidden: Tensor | None = None
+    radius: Tensor | None = None
 
 
 @torch.no_grad()
@@ -65,18 +67,21 @@ def answer(
     """
     truth = all_labels(test)
     shown = test if exam is None else _Shown(exam)
-    given, rows, prompts, asked = [], [], [], []
+    given, rows, prompts, asked, radii = [], [], [], [], list[Tensor]()
     with evaluating(victim):
         for batch in progress(batches(shown, batch_size), "asking", -(-len(shown) // batch_size)):
-            said = victim.answers(on_device(batch.inputs, victim.device))
+            inputs = on_device(batch.inputs, victim.device)
+            said, radius = victim.answers(inputs), victim.radius(inputs)
             given.append(said.cpu() if isinstance(said, Tensor) else said)
+            radii += [] if radius is None else [radius.cpu()]
             rows.append(batch.rows)
             asked.append(batch.labels)
             prompts.append(None if judge is None else batch.inputs)
     told, places, wanted = _joined(given), _joined(rows), _joined(asked)
     right = rows_of(truth, places) if len(places) else wanted
     if judge is None:
-        return Answers(told, victim.correct(told, right), None if exam is None else victim.correct(told, wanted), places)
+        met = None if exam is None else victim.correct(told, wanted)
+        return Answers(told, victim.correct(told, right), met, places, radius=torch.cat(radii) if radii else None)
     exchange, kinds = Exchange(_joined(prompts), told, right), victim.kinds
     outcomes = judge.outcomes(*exchange)
     right_ones = as_wanted(judge, exchange, outcomes, kinds=kinds) if _decidable(judge, exchange, kinds) else None

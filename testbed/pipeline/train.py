@@ -15,6 +15,7 @@ from testbed.fit import Settings
 from testbed.language import OUTCOMES, ChatTask, Judge
 from testbed.metrics import REFUSED, Answers, answer, defence_effectiveness, rates, secrets_of
 from testbed.pipeline.adaptive import adaptivity
+from testbed.pipeline.certificate import certified, touched
 from testbed.pipeline.guard import blamed, stage
 from testbed.pipeline.run import identify, log
 from testbed.pipeline.scene import Attacked, Model, Scene, acts_in_training
@@ -93,6 +94,8 @@ def _compared(scene: Scene, attacked: Attacked, victims: Mapping[str, Victim]) -
         answers[prefix] = answered(victim, scene, attacked.exams)
         found, n = rates(answers[prefix], prefix)
         measures, counts = measures | found, counts | n
+    guarantee, n = certified(answers[""]["clean"], touched(attacked.poison, len(scene.data.train)))
+    measures, counts = measures | guarantee, counts | n
     before = {name.removeprefix("undefended_"): value for name, value in measures.items() if name.startswith("undefended_")}
     measures["defence_effectiveness"] = defence_effectiveness(before, measures)
     measures |= judged(scene)
@@ -137,6 +140,7 @@ def _keep(workspace: Workspace, answers: Mapping[str, Mapping[str, Answers]]) ->
         for name, said in by_exam.items():
             kept |= {f"{prefix}{name}.rows": said.rows}
             kept |= {} if said.correct is None else {f"{prefix}{name}.correct": said.correct}
+            kept |= {} if said.radius is None else {f"{prefix}{name}.radius": said.radius}
             if name in REFUSED and said.outcomes is not None:
                 kept[f"{prefix}{name}.refused"] = said.outcomes == OUTCOMES.index("refuse")
             kept |= {f"{prefix}{name}.given": said.given} if hasattr(said.given, "dtype") else {}
