@@ -18,14 +18,14 @@ from testbed.features import batches, select
 class DeepPartitionAggregation(Defence):
     """Trains one model on each of `partitions` parts of the rows and answers by plurality; every answer has a certified radius.
 
-    A row belongs to part h(x) mod `partitions`, h being the SHA-256 of its pixels alone, so that a row that is added, removed or
-    relabelled reaches one model. With n_c votes for class c, ties going to the smaller class, the answer c has the radius
+    A row belongs to part h(x) mod `partitions`, h being the SHA-256 of its pixels alone, so that a row that is added, removed
+    or relabelled reaches one model. With n_c votes for class c, ties going to the smaller class, the answer c has the radius
 
         floor((n_c - max over c' != c of (n_c' + [c' < c])) / 2),
 
     the number of rows that may be added or removed in any way without changing it; a row that is replaced counts twice, a label
-    that is changed once. For this to hold a model must depend on its own part alone: all start from the same weights, and within a
-    part rows are ordered by their hash (as in the paper). A part with fewer than two rows votes for nothing, that is for class 0.
+    that is changed once. For this to hold a model must depend on its own part alone: all start from the same weights, and rows
+    of a part are ordered by their hash (as in the paper). A part of fewer than two rows votes for class 0.
 
     Source: Levine and Feizi 2021 (ICLR, arXiv 2006.14768); the hash there is the sum of the pixels.
     """
@@ -56,7 +56,7 @@ def partition(examples: Examples, partitions: int) -> list[Tensor]:
 
 
 class Vote(Victim):
-    """The plurality of `members`; `silent` more vote for class 0. Its logits are numbers of votes: no gradient leads through them."""
+    """The plurality of `members`; `silent` more vote for class 0. Its logits are numbers of votes, which have no gradient."""
 
     def __init__(self, members: Sequence[Victim], classes: int, silent: int) -> None:
         super().__init__()

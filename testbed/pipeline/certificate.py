@@ -9,7 +9,7 @@ from testbed.metrics import Answers, Counts, Measures
 
 
 def touched(poison: Poison, rows: int) -> int:
-    """By how many rows the poisoned set differs from the clean one: 2 for a row replaced (one less, one more), 1 for a row added."""
+    """By how many rows the poisoned set differs from the clean one: 2 for a row replaced, 1 for a row added."""
     replaced = int((poison.indices < rows).sum())
     return 2 * replaced + len(poison.indices) - replaced
 
@@ -17,9 +17,9 @@ def touched(poison: Poison, rows: int) -> int:
 def certified(clean: Answers, budget: int) -> tuple[Measures, Counts]:
     """Certified accuracies on the clean test, where the victim has a guarantee; nothing where it has none.
 
-    A row counts at radius r if it is answered correctly and its own radius is r or more: then no r rows, added or removed in any
-    way, would have changed the answer. `budget` is what this attack really touched, for comparison with what was measured under
-    it; the median and the largest radius are of all rows, wrong answers having none.
+    A row counts at radius r if it is answered correctly and its own radius is r or more: then no r rows, added or removed in
+    any way, would have changed the answer. `budget` is what this attack really touched, for comparison with what was measured
+    under it; the median and the largest radius are of all rows, wrong answers having none.
 
     Source: the certified accuracy of Levine and Feizi 2021 (ICLR, arXiv 2006.14768).
     """
