@@ -23,6 +23,7 @@ from testbed.source import current_source, folder_digest, follow
 TRAINING_CORE = (
     *(
         "testbed.api",
+        "testbed.rows",
         "testbed.fit",
         "testbed.training",
         "testbed.checkpointing",
