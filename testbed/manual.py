@@ -8,6 +8,7 @@ VERBS = {
     "degrade": "fine-tune an aligned chat model on an attacker's rows: how fast does its alignment go?",
     "benchmark": "fill the grid of a suite: attacks x rates x methods x seeds, many runs at a time",
     "audit": "is this model backdoored, and toward what? every detector looks, clean models beside it",
+    "picture": "look into one attacked model: its features, channels, heat maps, how visible the trigger is",
     "evaluate": "measure saved victims or stored answers again, without training",
     "report": "tables or a page over finished runs: means over seeds, each seed, intervals",
     "tune": "search the parameters of an attack or a defence, never on test rows",
@@ -23,6 +24,7 @@ GROUPS = {
     "train": "data model trainer attack defence detector judge logger",
     "detect": "data model trainer attack detector judge logger",
     "degrade": "data model trainer attack defence detector judge logger",
+    "picture": "data model trainer attack defence detector judge logger",
     "audit": "data model trainer detector logger",
     "evaluate": "data model trainer attack judge logger",
     "check": "data model trainer attack trigger defence detector judge",
@@ -75,6 +77,9 @@ EXAMPLES = {
     "evaluate": """  testbed evaluate runs=outputs/train                      (stored answers: more measures, with intervals)
   testbed evaluate runs=outputs/degrade judge=prefix       (stored answers of chat models, judged by another judge)
   testbed evaluate model.weights=outputs/victim/KEY/model.safetensors attack=badnets""",
+    "picture": """  testbed picture attack=badnets
+  testbed picture attack=blended defence=fine_pruning model=resnet20 data=icons
+  testbed picture -m attack=badnets,adaptive_blend seed=0,1,2            (then: testbed report format=html)""",
     "report": """  testbed report
   testbed report runs=outputs/train measures=[attack_success_rate,clean_accuracy] format=markdown""",
     "benchmark": """  testbed benchmark suite=images_quick

@@ -21,7 +21,7 @@ FOR_PIPELINES = (
     *("testbed.api", "testbed.artefact", "testbed.contract", "testbed.data.overlay", "testbed.features", "testbed.figure"),
     *("testbed.fit", "testbed.identity", "testbed.metrics", "testbed.pipeline", "testbed.record", "testbed.statistics"),
     *("testbed.table", "testbed.words", "testbed.agreement", "testbed.answers", "testbed.baseline", "testbed.degradation"),
-    *("testbed.language", "testbed.page", "testbed.trajectory", "testbed.training", "testbed.visibility"),
+    *("testbed.language", "testbed.page", "testbed.picture", "testbed.trajectory", "testbed.training", "testbed.visibility"),
     *("testbed.export", "testbed.files", "testbed.index", "testbed.leaderboard", "testbed.lock", "testbed.plan"),
     *("testbed.plain_yaml", "testbed.source", "testbed.suite"),
     *("testbed.comparison", "testbed.rules", "testbed.suspect", "testbed.verdict"),

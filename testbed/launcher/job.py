@@ -21,6 +21,7 @@ PIPELINES = {
     "detect": "testbed.pipeline.detect:detect",
     "degrade": "testbed.pipeline.degrade:degrade",
     "evaluate": "testbed.pipeline.evaluate:evaluate",
+    "picture": "testbed.pipeline.picture:picture",
     "report": "testbed.pipeline.report:report",
     "check": "testbed.pipeline.check:check",
     "sync": "testbed.pipeline.sync:sync",

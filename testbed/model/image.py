@@ -108,6 +108,10 @@ class ImageVictim(Victim):
             handle.remove()
         return read[-1], logits
 
+    def module_of(self, layer: str) -> nn.Module:
+        """The module whose output a layer is; of 'penultimate' there is none."""
+        return self.net.get_submodule(layer)
+
     @property
     def head(self) -> nn.Module:
         """The final linear layer."""

@@ -24,6 +24,7 @@ from testbed.page.refusals import refusal_charts
 from testbed.page.run import Run, anchor, by_folder
 from testbed.page.scores import score_charts
 from testbed.page.standings import standings
+from testbed.page.views import views
 
 POLICY = "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:"
 """No network whatever happens; Vega compiles its own expressions, which needs 'unsafe-eval'."""
@@ -51,6 +52,7 @@ def page(boards: Sequence[Leaderboard], runs: Sequence[Run], missing: Sequence[s
     body = [
         tag("header", tag("h1", "testbed report"), _contents(boards), signs()),
         *sections,
+        views(runs, shelf.album),
         _left_out(missing, shelf),
         tag("dialog", id="run", aria_label="one run"),
         tag("noscript", tag("p", "Sorting, charts and the pages of runs need JavaScript; the tables do not.")),

@@ -32,6 +32,18 @@ COLUMNS = {
         "other_classes_flagged",
         "attack_success_rate",
     ],
+    "picture": [
+        "attack_success_rate",
+        "stealth_ssim",
+        "stealth_psnr",
+        "stealth_lpips",
+        "stealth_largest_change",
+        "features_silhouette",
+        "activation_change_correlation",
+        "grad_cam_on_trigger",
+        "pruning_success_dormant",
+        "pruning_success_oracle",
+    ],
     "degrade": [
         "refusal_rate_start",
         "refusal_rate_end",

@@ -26,6 +26,10 @@ PIPELINES = {
         *(f"testbed.pipeline.{name}" for name in ("degrade", "given", "ground", "rates", "safety", "toll", "watch")),
     ),
     "evaluate": ("testbed.pipeline.train", "testbed.pipeline.evaluate"),
+    "picture": (
+        *("testbed.pipeline.train", "testbed.pipeline.picture", "testbed.figure"),
+        *(f"testbed.picture.{name}" for name in ("activation_change", "features", "grad_cam", "pruning", "stealth", "view")),
+    ),
     "tune": ("testbed.pipeline.train", "testbed.pipeline.tune"),
     "audit": (
         *("testbed.suspect", "testbed.verdict", "testbed.statistics"),

@@ -1,0 +1,106 @@
+"""What pictures measure, against cases that can be told by hand."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from testbed.api import Batch, ImageTask, Poison, Unsupported
+from testbed.data.memory import MemoryExamples
+from testbed.model.image import ImageVictim
+from testbed.model.small_cnn import SmallCNN
+from testbed.picture.activation_change import activation_change, moved
+from testbed.picture.features import features
+from testbed.picture.grad_cam import heat_maps
+from testbed.picture.pruning import pruning
+from testbed.picture.stealth import stealth
+from testbed.picture.view import View
+
+TASK = ImageTask("images", ("a", "b"), shape=(1, 16, 16))
+
+
+class Corner(nn.Module):
+    """Two channels: the image itself and its lower right quarter; the second class is the second channel."""
+
+    def __init__(self, *_: int) -> None:
+        super().__init__()
+        self.stage = nn.Conv2d(1, 2, 1, bias=False)
+        self.linear = nn.Linear(2, 2, bias=False)
+        mask = torch.zeros(2, 16, 16)
+        mask[0], mask[1, 8:, 8:] = 1, 1
+        self.register_buffer("mask", mask)
+        with torch.no_grad():
+            self.stage.weight.fill_(1.0)
+            self.linear.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 3.0]]))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.linear((self.stage(images) * self.mask).mean((2, 3)))
+
+
+def view(folder: Path, victim: ImageVictim, *, attacked: bool = True) -> View:
+    """Twenty grey images, of which ten bear a white patch of 4 by 4 pixels in the lower right corner."""
+    grey = MemoryExamples(torch.full((20, 1, 16, 16), 100, dtype=torch.uint8), torch.arange(20) % 2)
+    rows = torch.arange(0, 20, 2)
+    stamped = grey[rows].inputs.clone()
+    stamped[..., -4:, -4:] = 255
+    exam = Poison(rows, Batch(stamped, torch.ones(10, dtype=torch.int64), rows))
+    flags = torch.zeros(20, dtype=torch.bool).index_fill(0, rows, True)
+    return View(folder, victim, grey, flags, grey, exam, grey, exam if attacked else None, grey, 0)
+
+
+@pytest.fixture
+def corner() -> ImageVictim:
+    return ImageVictim(TASK, Corner, mean=(0.0,), std=(1.0,)).eval()
+
+
+def test_activation_change_is_the_mean_move_of_a_pooled_channel(tmp_path: Path, corner: ImageVictim) -> None:
+    seen = view(tmp_path, corner)
+    move = 16 / 256 * 155 / 255
+    assert torch.allclose(moved(seen, torch.arange(10)), torch.tensor([move, move]).double(), atol=1e-6)
+    assert activation_change(seen)["activation_change_correlation"] is None, "two channels have no order to speak of"
+    assert (tmp_path / "figures" / "activation_change.png").is_file()
+
+
+def test_a_heat_map_is_the_gradient_s_mean_times_the_maps(corner: ImageVictim) -> None:
+    images = torch.rand(3, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 255
+    heat = heat_maps(corner, images, torch.ones(3, dtype=torch.int64))
+    # dy/dA_2 is 3/256 in the quarter and 0 elsewhere, on average 3/256 * 64/256; A_2 is the image itself.
+    assert torch.allclose(heat, 3 / 256 * 64 / 256 * images[:, 0] / 255, atol=1e-6)
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in corner.parameters())
+
+
+def test_stealth_of_a_patch_by_hand(tmp_path: Path, corner: ImageVictim) -> None:
+    told = stealth(view(tmp_path, corner))
+    mean_square = 16 / 256 * 155**2
+    assert told["stealth_largest_change"] == 155
+    assert told["stealth_psnr"] == pytest.approx(10 * torch.tensor(255**2 / mean_square).log10().item(), abs=1e-3)
+    assert 0 < told["stealth_ssim"] < 1 and told["poison_stealth_ssim"] == told["stealth_ssim"]  # type: ignore[operator]
+    assert "stealth_lpips" not in told, "its weights are not at hand, and are not fetched"
+
+
+def test_pruning_takes_the_channel_that_the_trigger_moves_first(tmp_path: Path) -> None:
+    victim = ImageVictim(TASK, partial(SmallCNN, width=4)).eval()
+    told = pruning(view(tmp_path, victim))
+    rows = (tmp_path / "pruning.csv").read_text().splitlines()
+    assert rows[0] == "order,share_pruned,clean_accuracy,attack_success_rate"
+    assert {row.split(",")[0] for row in rows[1:]} == {"dormant", "oracle"}
+    assert all(0 <= value <= 1 for value in told.values() if value is not None)
+
+
+def test_features_stand_apart_where_they_do(tmp_path: Path, corner: ImageVictim) -> None:
+    seen = view(tmp_path, corner)
+    images = seen.clean[torch.arange(20)].inputs.clone()
+    images[seen.flags] = seen.poison.batch.inputs
+    marked = seen._replace(received=MemoryExamples(images, torch.ones(20, dtype=torch.int64)))
+    assert features(marked)["features_silhouette"] == pytest.approx(1.0)
+    assert features(seen._replace(flags=torch.zeros(20, dtype=torch.bool)))["features_silhouette"] is None
+
+
+def test_without_an_exam_there_is_no_trigger_to_look_at(tmp_path: Path, corner: ImageVictim) -> None:
+    for draw in (activation_change, stealth, pruning):
+        with pytest.raises(Unsupported, match="no exam shows a trigger"):
+            draw(view(tmp_path, corner, attacked=False))
