@@ -1,0 +1,81 @@
+"""The runs behind a header: its own command, made or found finished, and what came of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from methods.header import Header
+
+PHASES = {"attack": "poison", "defence": "defend", "detector": "detect"}
+"""The phase of a run that is a method's own work."""
+MEASURES = {
+    "attack": ("attack_success_rate", "clean_twin_attack_success_rate", "clean_accuracy", "clean_twin_clean_accuracy"),
+    "defence": ("undefended_attack_success_rate", "attack_success_rate", "undefended_clean_accuracy", "clean_accuracy"),
+    "detector": ("auroc", "tpr_at_rule", "fpr_at_rule", "false_alarm_rate", "target_flagged", "anomaly_index", "flagged"),
+}
+"""What the page shows of each group; of model detectors also the clean twin's."""
+MORE = {
+    "defence": ("robust_accuracy", "defence_effectiveness", "certified_accuracy_at_1", "certified_radius_median"),
+    "detector": ("clean_twin_anomaly_index", "clean_twin_flagged", "other_classes_flagged"),
+    "attack": ("robust_accuracy", "other_sources_attack_success_rate"),
+}
+SEED = re.compile(r"-s(\d+)(?:-[a-z]\d+)*-[0-9a-f]{16}$")
+LONGEST = 7200
+
+
+def measured(header: Header, outputs: Path) -> list[dict[str, Any]]:
+    """A record for each cell of the command: its names, the seeds, each measure by seed, the seconds of the method's own phase."""
+    cells: dict[str, list[Path]] = {}
+    for folder in _folders(header, outputs):
+        cells.setdefault(json.loads((folder / "run.json").read_text())["cell"], []).append(folder)
+    return [_record(header, sorted(folders, key=_seed)) for folders in cells.values()]
+
+
+def _folders(header: Header, outputs: Path) -> Iterator[Path]:
+    """Say the command, and read off what it prints where its runs are."""
+    words = [*header.command, "logger=none", f"paths.outputs={outputs}"]
+    program = "import sys; from testbed.cli import main; sys.exit(main())"
+    said = subprocess.run(
+        [sys.executable, "-c", program, *words],
+        capture_output=True,
+        text=True,
+        timeout=LONGEST,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "300"},
+    )
+    if said.returncode:
+        raise SystemExit(f"testbed {' '.join(words)}: exit code {said.returncode}\n{said.stdout[-2000:]}{said.stderr[-2000:]}")
+    for line in said.stdout.splitlines():
+        if line.startswith(str(outputs)) and (Path(line) / "result.json").is_file():
+            yield Path(line)
+
+
+def _record(header: Header, folders: Sequence[Path]) -> dict[str, Any]:
+    results = [json.loads((folder / "result.json").read_text()) for folder in folders]
+    facts = [json.loads((folder / "run.json").read_text()) for folder in folders]
+    phase = PHASES[header.group]
+    seconds = [fact["seconds"][phase] for fact in facts if phase in fact.get("seconds", {})]
+    names = (*MEASURES[header.group], *MORE[header.group])
+    found = {name: [result["measures"].get(name) for result in results] for name in names}
+    known = {name: values for name, values in found.items() if all(isinstance(value, int | float) for value in values)}
+    return {
+        "names": facts[0]["names"],
+        "poison_rate": results[0]["measures"].get("poison_rate_asked"),
+        "seeds": [_seed(folder) for folder in folders],
+        "status": sorted({result["status"] for result in results}),
+        "measures": known,
+        "seconds": round(fmean(seconds), 2) if seconds else None,
+    }
+
+
+def _seed(folder: Path) -> int:
+    found = SEED.search(folder.name)
+    return int(found[1]) if found else 0

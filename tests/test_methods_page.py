@@ -1,0 +1,30 @@
+"""docs/methods.md is what scripts/methods makes of conf/ and of the kept records, and every header can be read."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from methods.header import Header, headers  # noqa: E402
+from methods.page import page  # noqa: E402
+
+HEADERS = headers(ROOT / "conf")
+
+
+def test_the_page_is_made_from_what_is_kept() -> None:
+    told = json.loads((ROOT / "docs" / "methods.json").read_text(encoding="utf-8"))
+    names = {f"{header.group}/{header.name}" for header in HEADERS}
+    assert told["seen"].keys() == names and told["measured"].keys() <= names, "say python scripts/methods write"
+    made = page(HEADERS, told["measured"], told["seen"])
+    assert (ROOT / "docs" / "methods.md").read_text(encoding="utf-8") == made, "say python scripts/methods write"
+
+
+@pytest.mark.parametrize("header", [header for header in HEADERS if header.claim], ids=lambda header: header.name)
+def test_a_claim_is_said_to_be_shown_or_not(header: Header) -> None:
+    assert header.verdict and header.here and header.paper and f"={header.name}" in " ".join(header.command)
