@@ -32,7 +32,7 @@ LONGEST = 7200
 
 
 def measured(header: Header, outputs: Path) -> list[dict[str, Any]]:
-    """A record for each cell of the command: its names, the seeds, each measure by seed, the seconds of the method's own phase."""
+    """A record for each cell of the command: names, seeds, each measure by seed, the seconds of the method's own phase."""
     cells: dict[str, list[Path]] = {}
     for folder in _folders(header, outputs):
         cells.setdefault(json.loads((folder / "run.json").read_text())["cell"], []).append(folder)

@@ -40,10 +40,10 @@ HEAD = """# Methods
 
 Made by `python scripts/methods write`; nothing here is typed by hand. What a method is, its claim and the published numbers
 stand in its file in `conf/`; *needs* was seen at work in a small world (`scripts/methods/needs.py`); *here* are the runs of the
-command in that file (seeds in brackets), repeated by `python scripts/methods measure`. *Cost* is the method's own phase in those
-runs, in seconds of one busy core: {classes}.
-*Difference* is ours minus the published, where both have the measure: other data, other models and fewer rows, so that it shows
-signs and no more; nothing here counts as a reproduction.
+command in that file (seeds in brackets), repeated by `python scripts/methods measure`. *Cost* is the method's own phase in
+those runs, in seconds of one busy core: {classes}.
+*Difference* is ours minus the published, where both have the measure: other data, other models and fewer rows, so that it
+shows signs and no more; nothing here counts as a reproduction.
 """
 Records = Mapping[str, Sequence[Mapping[str, Any]]]
 Seen = Mapping[str, Mapping[str, Any]]
@@ -58,9 +58,6 @@ def page(
     for group in GROUPS:
         here = [header for header in headers if header.group == group]
         rows = [_row(header, records.get(_name(header), ()), seen.get(_name(header), {})) for header in here]
-            for header in headers
-            if header.group == group
-        ]
         parts += [f"## {TITLES[group]}\n", _table(rows)]
     return "\n".join(parts)
 
