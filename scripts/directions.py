@@ -186,9 +186,9 @@ def page(told: Mapping[str, Mapping[str, Any]]) -> str:
     lines = [
         "# Directions that papers agree on",
         "",
-        "Made by `python scripts/directions.py`: seeds 0, 1, 2, mean and each. A direction is *not testable* where an undefended",
+        "Made by `python scripts/directions.py`: seeds 0, 1, 2, mean and each. It is *not testable* where an undefended",
         f"attack stays below {TESTABLE} in a seed; none was tuned until it showed. `make slow PYTEST=tests/test_directions.py`",
-        "tries those again that were shown. CIFAR's rows are `cifar10_subset`: 8,068 + 1,017 official images, a small CNN, 10 %",
+        "tries those again that were shown. CIFAR's rows are `cifar10_subset`: 8,068 + 1,017 official images, small CNN, 10 %",
         "poison, 25 clean images a class.",
         "",
         "| direction | on | verdict | numbers | source |",
