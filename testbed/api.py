@@ -1,7 +1,6 @@
 """The nouns of the testbed: all that the author of an attack, a defence or a detector has to read.
 
-Images, text classifiers and chat models go through the same few nouns. A method subclasses one of them, declares its
-parameters as dataclass fields, and is named by one YAML file; the pipelines decide what happens when.
+Images, texts and chats go through the same few. A method subclasses one, declares its parameters as fields, has one YAML file.
 """
 
 from __future__ import annotations
@@ -39,8 +38,8 @@ class Fit(Protocol):
 class AttackerResources:
     """What an attacker may use: the clean rows, other data, an untrained surrogate, training, randomness.
 
-    `positions` (n,) tells an attacker who controls training where its rows lie among those trained on; otherwise None.
-    `defence` is set only for an attack that is `adaptive`; `poison` only for exams: what this attack made of these rows.
+    `positions` (n,) tells one who controls training where its rows lie among those trained on. `defence` is set for an attack
+    that is `adaptive`, `target` (a test row with its true answer) for one that is `targeted` at a 'row', `poison` for exams.
     """
 
     task: Task
@@ -52,6 +51,7 @@ class AttackerResources:
     defence: Defence | None = None
     positions: Tensor | None = None
     poison: Poison | None = None
+    target: Batch | None = None
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,7 @@ class Described:
     """A method's constructor only assigns, so that its parameters describe it (`record.describe` reads them)."""
 
     def check(self, resources: Any) -> None:
-        """Before anything is trained, refuse what cannot work with this data and model: raises `Invalid` for a parameter,
-        `Unsupported` where the method does not apply, which is recorded as a skipped run."""
+        """Refuse, before training, what cannot work: `Invalid` for a parameter, `Unsupported` (skipped) for data or model."""
 
 
 class Attack(Described, ABC):
@@ -87,6 +86,7 @@ class Attack(Described, ABC):
 
     uses_surrogate: ClassVar[bool] = False  # True for a poison crafted with `resources.fresh` or `fit`
     adaptive: ClassVar[bool] = False  # True for a poison made against `resources.defence`, which is then handed over
+    targeted: ClassVar[str] = ""  # 'row' or 'pair': made for one test row or one pair of classes, and so judged over trials
 
     @abstractmethod
     def poison(self, resources: AttackerResources) -> Poison:

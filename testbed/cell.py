@@ -1,4 +1,4 @@
-"""Trials -> cells: each measure over the seeds, whether the attack is weak, whether the row counts."""
+"""Trials -> cells: each measure over the seeds or over trials, whether the attack is weak, whether the row counts."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
-from testbed.leaderboard import Cell, Row, Spread, Trial
+from testbed.leaderboard import Cell, Repetition, Row, Spread, Trial
 from testbed.plan import CLEAN
-from testbed.rules import Rules
-from testbed.statistics import guaranteed, over_seeds
+from testbed.rules import OUTCOME, Rules
+from testbed.statistics import guaranteed, over_seeds, over_trials
 
 WEAK = 0.1
 """An attack that succeeds less than this above its clean twin leaves a defence nothing to defeat."""
@@ -23,7 +23,7 @@ BOUNDED = re.compile(
 
 
 def cells_of(trials: Iterable[Trial], rules: Rules) -> list[Cell]:
-    """Trials that differ in their seed alone, taken together, in the order in which they were asked for."""
+    """Trials that differ in their seed (or target) alone, taken together, in the order in which they were asked for."""
     groups: dict[tuple[Row, str], list[Trial]] = {}
     for trial in trials:
         groups.setdefault((trial.row, trial.method), []).append(trial)
@@ -62,24 +62,35 @@ def _counts(cell: Cell, row: Sequence[Cell], rules: Rules) -> bool:
 
 
 def _adapted(row: Sequence[Trial]) -> bool:
-    poisons: dict[int, set[str]] = {}
-    for trial in (trial for trial in row if trial.status == "done"):
-        poisons.setdefault(trial.seed, set()).add(trial.poison)
-    return any(trial.adaptive and len(poisons.get(trial.seed, ())) > 1 for trial in row)
+    poisons = _poisons(trial for trial in row if trial.status == "done")
+    return any(trial.adaptive and len(poisons.get(trial.repetition, ())) > 1 for trial in row)
 
 
 def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def _values(name: str, done: Iterable[Trial]) -> dict[int, list[float]]:
-    """By seed: the values of its draws, without those that are undefined."""
-    found: dict[int, list[float]] = {}
+def by_repetition(name: str, done: Iterable[Trial]) -> dict[Repetition, float]:
+    """By seed and trial: the value, or the mean over the draws of an attack, without those that are undefined."""
+    found: dict[Repetition, list[float]] = {}
     for trial in done:
         value = _number(trial.measures.get(name))
         if value is not None:
-            found.setdefault(trial.seed, []).append(value)
-    return found
+            found.setdefault(trial.repetition, []).append(value)
+    return {repetition: fmean(values) for repetition, values in sorted(found.items())}
+
+
+def by_seed(values: Mapping[Repetition, float]) -> dict[int, float]:
+    """By seed: the mean over its trials."""
+    found: dict[int, list[float]] = {}
+    for (seed, _), value in values.items():
+        found.setdefault(seed, []).append(value)
+    return {seed: fmean(each) for seed, each in found.items()}
+
+
+def judged_over_trials(name: str, done: Iterable[Trial]) -> bool:
+    """Whether a measure tells of each run how its attempt on one target ended."""
+    return bool(OUTCOME.fullmatch(name)) and any(trial.targeted for trial in done)
 
 
 def by_model(values: Mapping[int, float], trials: Iterable[Trial]) -> list[float]:
@@ -93,9 +104,12 @@ def by_model(values: Mapping[int, float], trials: Iterable[Trial]) -> list[float
 
 def spread(name: str, done: Sequence[Trial]) -> Spread | None:
     """None where no seed has a number."""
-    seeds = {seed: fmean(values) for seed, values in sorted(_values(name, done).items())}
-    if not seeds:
+    each = by_repetition(name, done)
+    if not each:
         return None
+    seeds = by_seed(each)
+    if judged_over_trials(name, done):
+        return Spread(over_trials(list(each.values())), None, seeds, each)
     models = by_model(seeds, done)
     bounded = BOUNDED.fullmatch(name) and all(0 <= value <= 1 for value in models)  # a plug-in's measure may have such a name
     return Spread(over_seeds(models), guaranteed(models) if bounded else None, seeds)
@@ -124,32 +138,32 @@ def _differing(cell: Cell, row: Sequence[Cell], rules: Rules) -> bool:
     base = [trial for other in row if other.method == rules.baseline for trial in other.done]
     if base:
         theirs = _poisons(base)
-        return any(mine[seed].isdisjoint(theirs[seed]) for seed in mine.keys() & theirs.keys())
+        return any(mine[one].isdisjoint(theirs[one]) for one in mine.keys() & theirs.keys())
     others = {poison for other in row if other is not cell for trial in other.done for poison in [trial.poison]}
     return any(trial.adaptive and trial.poison not in others for trial in cell.done) and bool(others)
 
 
-def _poisons(done: Iterable[Trial]) -> dict[int, set[str]]:
-    found: dict[int, set[str]] = {}
+def _poisons(done: Iterable[Trial]) -> dict[Repetition, set[str]]:
+    found: dict[Repetition, set[str]] = {}
     for trial in done:
-        found.setdefault(trial.seed, set()).add(trial.poison)
+        found.setdefault(trial.repetition, set()).add(trial.poison)
     return found
 
 
 def _by_seed(cells: Iterable[Cell], rules: Rules) -> dict[int, float]:
-    """By seed: the mean over its poisons of success undefended above the clean twin."""
-    gaps: dict[int, dict[str, float]] = {}
+    """By seed: the mean over its trials and poisons of success undefended above the clean twin."""
+    gaps: dict[int, dict[tuple[int, str], float]] = {}
     for trial in (trial for cell in cells for trial in cell.done):
         before, twin = _success(trial, rules.verb), _number(trial.measures.get("clean_twin_attack_success_rate"))
         if before is not None and twin is not None:
-            gaps.setdefault(trial.seed, {}).setdefault(trial.poison, before - twin)
+            gaps.setdefault(trial.seed, {}).setdefault((trial.trial, trial.poison), before - twin)
     return {seed: fmean(found.values()) for seed, found in gaps.items()}
 
 
 def complete(cell: Cell, measure: str) -> bool:
     """Whether every trial that was asked for is done and has the measure: who fails on hard seeds gains nothing by it."""
-    has = cell.spreads[measure].seeds if measure in cell.spreads else {}
-    return bool(cell.trials) and all(trial.status == "done" and trial.seed in has for trial in cell.trials)
+    has = by_repetition(measure, cell.done)
+    return bool(cell.trials) and all(trial.status == "done" and trial.repetition in has for trial in cell.trials)
 
 
 def counted_rows(cells: Iterable[Cell], world: str | None = None) -> list[Row]:

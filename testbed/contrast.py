@@ -1,14 +1,15 @@
-"""Differences from the baseline: the same seeds, poison, model and data, and p-values corrected within families."""
+"""Differences from the baseline: the same seeds, targets, poison, model and data, and p-values corrected within families."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from statistics import fmean
 
-from testbed.cell import by_model, counted_rows
-from testbed.leaderboard import Cell, Contrast, Row
+from testbed.cell import by_model, by_repetition, by_seed, counted_rows, judged_over_trials
+from testbed.leaderboard import Cell, Contrast, Repetition, Row
 from testbed.rules import Rules, fewest_pairs
-from testbed.statistics import holm, over_seeds, sign_flips
+from testbed.statistics import Interval, holm, over_seeds, sign_flips
 
 
 def contrasted(cells: Sequence[Cell], rules: Rules) -> tuple[list[Cell], list[str]]:
@@ -22,42 +23,49 @@ def contrasted(cells: Sequence[Cell], rules: Rules) -> tuple[list[Cell], list[st
             continue
         refused = _refused(cell, other)
         for what in dict.fromkeys(refused.values()):
-            seeds = ", ".join(str(seed) for seed in sorted(refused) if refused[seed] == what)
-            unpaired.append(f"{cell.label}: not compared with {rules.baseline}, as the {what} is another: seed {seeds}")
+            those = ", ".join(_named(cell, one) for one in sorted(refused) if refused[one] == what)
+            unpaired.append(f"{cell.label}: not compared with {rules.baseline}, as the {what} is another: seed {those}")
         pairs = {name: _contrast(name, cell, other, refused) for name in rules.tested}
         found.append(replace(cell, contrasts={name: pair for name, pair in pairs.items() if pair is not None}))
     corrected = _corrected(found, rules)
     return [replace(cell, contrasts=_with(cell, corrected)) for cell in found], unpaired
 
 
-def _met(cell: Cell) -> dict[int, dict[str, set[str]]]:
-    """By seed: which data set, which poison and which undefended victim its runs met; what rests on others comes later."""
-    found: dict[int, dict[str, set[str]]] = {}
+def _named(cell: Cell, repetition: Repetition) -> str:
+    """'1', or of a targeted attack '1 (trial 4)'."""
+    seed, trial = repetition
+    return f"{seed} (trial {trial})" if any(one.targeted for one in cell.done) else str(seed)
+
+
+def _met(cell: Cell) -> dict[Repetition, dict[str, set[str]]]:
+    """By run: which data set, which poison and which undefended victim it met; what rests on others comes later."""
+    found: dict[Repetition, dict[str, set[str]]] = {}
     for trial in cell.done:
         met = {"data set": trial.data, "poison": trial.poison, "undefended victim": trial.victims.get("undefended", "")}
         for what, one in met.items():
-            found.setdefault(trial.seed, {}).setdefault(what, set()).add(one)
+            found.setdefault(trial.repetition, {}).setdefault(what, set()).add(one)
     return found
 
 
-def _refused(cell: Cell, other: Cell) -> dict[int, str]:
-    """The seeds that both have of which not all that they met is the same, and what first is not: they are no pairs."""
+def _refused(cell: Cell, other: Cell) -> dict[Repetition, str]:
+    """The seeds (and trials) that both have of which not all that they met is the same, and what first is not: no pairs."""
     mine, theirs = _met(cell), _met(other)
     differing = {
-        seed: next((what for what in mine[seed] if mine[seed][what] != theirs[seed][what]), "")
-        for seed in sorted(mine.keys() & theirs.keys())
+        one: next((what for what in mine[one] if mine[one][what] != theirs[one][what]), "")
+        for one in sorted(mine.keys() & theirs.keys())
     }
-    return {seed: what for seed, what in differing.items() if what}
+    return {one: what for one, what in differing.items() if what}
 
 
-def _contrast(name: str, cell: Cell, other: Cell, refused: Mapping[int, str]) -> Contrast | None:
-    if name not in cell.spreads or name not in other.spreads:
-        return None
-    mine, theirs = cell.spreads[name].seeds, other.spreads[name].seeds
-    pairs = {seed: value - theirs[seed] for seed, value in mine.items() if seed in theirs and seed not in refused}
+def _contrast(name: str, cell: Cell, other: Cell, refused: Mapping[Repetition, str]) -> Contrast | None:
+    mine, theirs = by_repetition(name, cell.done), by_repetition(name, other.done)
+    pairs = {one: value - theirs[one] for one, value in mine.items() if one in theirs and one not in refused}
     if not pairs:
         return None
-    differences = by_model(pairs, cell.done)
+    if judged_over_trials(name, cell.done):
+        outcomes = list(pairs.values())
+        return Contrast(Interval(fmean(outcomes), None, None, len(outcomes)), sign_flips(outcomes), None)
+    differences = by_model(by_seed(pairs), cell.done)
     return Contrast(over_seeds(differences), sign_flips(differences), None)
 
 

@@ -17,9 +17,10 @@ COLUMNS = (
     *("dataset", "backbone", "attack_name", "defense_name", "ratio", *MEASURES, "seed", "n_seeds"),
     *(f"{name}_n" for name in MEASURES),
     *(f"{name}_{end}" for name in MEASURES for end in ("low", "high", "guaranteed_low", "guaranteed_high")),
-    *("interval", "world", "suite"),
+    *("interval", "world", "suite", "trial"),
 )
 OVER_ROWS, OVER_SEEDS = "Wilson 95 % over test rows", "Student 95 % over seeds"
+OVER_TRIALS = "Wilson 95 % over trials; of test_acc Student 95 % over seeds"
 EVERY_SEED = "all"
 THEIRS = {
     "backbone": {"preact_resnet18": "PreActResNet-18", "vgg19_bn": "VGG19_BN"},
@@ -34,6 +35,7 @@ def backdoorbench(boards: Iterable[Leaderboard]) -> str:
 
     Over seeds, `low` and `high` are Student's interval of the mean and `guaranteed` is the one that holds whatever the
     distribution is; of one run they are Wilson's, over the `n` rows of the test. A run that is not done has empty numbers.
+    Of a targeted attack each run is a `trial`, and its success is judged over these (Wilson's interval, n trials).
     """
     stream = io.StringIO()
     writer = csv.DictWriter(stream, COLUMNS, restval="", lineterminator="\n")
@@ -55,9 +57,11 @@ def _rows(cell: Cell) -> Iterator[dict[str, Any]]:
         "defense_name": _their("defence", cell.method),
         "ratio": 0 if cell.attack == CLEAN else _text(cell.rate if cell.rate is not None else reached),
     }
-    yield {**told, "seed": EVERY_SEED, "interval": OVER_SEEDS, **_over_seeds(cell)}
+    over = OVER_TRIALS if any(spread.trials is not None for spread in cell.spreads.values()) else OVER_SEEDS
+    yield {**told, "seed": EVERY_SEED, "interval": over, **_over_seeds(cell)}
     for trial in cell.trials:
-        yield {**told, "seed": trial.seed, "n_seeds": 1, "interval": OVER_ROWS, **_of_run(trial)}
+        turn = {"seed": trial.seed, **({"trial": trial.trial} if trial.targeted else {})}
+        yield {**told, **turn, "n_seeds": 1, "interval": OVER_ROWS, **_of_run(trial)}
 
 
 def _their(kind: str, name: str) -> str:
@@ -65,7 +69,7 @@ def _their(kind: str, name: str) -> str:
 
 
 def _over_seeds(cell: Cell) -> dict[str, Any]:
-    found: dict[str, Any] = {"n_seeds": sum(trial.status == "done" for trial in cell.trials)}
+    found: dict[str, Any] = {"n_seeds": len({trial.seed for trial in cell.done})}
     for column, measure in MEASURES.items():
         if measure in cell.spreads:
             spread = cell.spreads[measure]

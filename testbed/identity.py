@@ -33,7 +33,7 @@ TRAINING_CORE = (
     ),
     *("testbed.data.overlay", "testbed.data.memory"),
 )
-RUN_CORE = (*TRAINING_CORE, "testbed.metrics", "testbed.artefact", "testbed.pipeline.scene")
+RUN_CORE = (*TRAINING_CORE, "testbed.metrics", "testbed.artefact", "testbed.target", "testbed.pipeline.scene")
 
 
 def derive(seed: int, purpose: str) -> int:

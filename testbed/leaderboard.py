@@ -11,6 +11,8 @@ from testbed.statistics import Interval
 
 Row = tuple[str, str, float | None]
 """World, attack and rate: what methods are compared on."""
+Repetition = tuple[int, int]
+"""Seed and trial."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class Trial(Placed):
     of the method's own phase. `declared`: a suite asks for it; `adaptive`: the attack was made for this very method. `poison`
     names the attacker's rows, `data` all rows that there were before the attack; equal `model` (the aligned one of a chat
     model) tells that seeds attack one and the same model; `victims` are the keys of the models by role, `undefended` and
-    `clean_twin`; `names` are the options that were chosen, such as data and model.
+    `clean_twin`; `names` are the options that were chosen, such as data and model. `targeted`: the attack was made for one
+    target or pair of classes, drawn for each `trial`, so that its success is one outcome among many.
     """
 
     seed: int
@@ -59,11 +62,28 @@ class Trial(Placed):
     model: str = ""
     victims: Mapping[str, str] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
+    trial: int = 0
+    targeted: bool = False
 
     @property
     def label(self) -> str:
-        """For people: 'digits badnets 0.05 fine_tuning s0'."""
-        return f"{super().label} s{self.seed}"
+        """For people: 'digits badnets 0.05 fine_tuning s0'; of a targeted attack with the trial, '... s0 t3'."""
+        return f"{super().label} {self.turn}"
+
+    @property
+    def turn(self) -> str:
+        """Which of a cell's runs it is, for people: 's0', or of a targeted attack 's0 t3'."""
+        return f"s{self.seed}{f' t{self.trial}' if self.targeted or self.trial else ''}"
+
+    @property
+    def turn_in_words(self) -> str:
+        """The same in words: 'seed 0', or 'seed 0, trial 3'."""
+        return f"seed {self.seed}{f', trial {self.trial}' if self.targeted or self.trial else ''}"
+
+    @property
+    def repetition(self) -> Repetition:
+        """What tells it from the other runs of its cell, and pairs it with those of others."""
+        return self.seed, self.trial
 
 
 class Spread(NamedTuple):
@@ -72,15 +92,21 @@ class Spread(NamedTuple):
     `interval` is Student's, for spread that is bell-shaped; `guaranteed` holds whatever the spread of a number in 0..1 is, and
     is None for other numbers. `seeds` map each seed to its value, the mean of its draws where an attack was drawn repeatedly;
     the n of an interval are models, so that it is less than the seeds where these attack one and the same model.
+
+    Where each run is a trial of a targeted attack and the measure tells how it ended, `trials` map each to its outcome, and
+    `interval` is Wilson's over these: n are the trials. It speaks of further targets for models of these seeds.
     """
 
     interval: Interval
     guaranteed: Interval | None
     seeds: Mapping[int, float]
+    trials: Mapping[Repetition, float] | None = None
 
 
 class Contrast(NamedTuple):
-    """A measure minus that of the baseline on the same seeds and poison; its n are pairs.
+    """A measure minus that of the baseline on the same seeds (and trials) and poison; its n are pairs.
+
+    Outcomes of trials are paired one by one, and have no interval of their difference: Student's would not hold for them.
 
     `p` (of sign flips) is None below 6 pairs; `corrected` is p after Holm's correction over the families of the suite, and None
     in a row that is not counted or of a measure that is in no family. Without `corrected` there is no mark of significance.

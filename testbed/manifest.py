@@ -105,6 +105,14 @@ class Stored(_Part):
         return self
 
 
+class Target(_Part):
+    """The test row that an attack on one row was made for: its place in the test, its true answer and its SHA-256."""
+
+    row: Row
+    label: Label
+    sha256: Sha256
+
+
 class Tool(_Part):
     """What wrote the manifest."""
 
@@ -119,6 +127,7 @@ class Manifest(_Part):
     delivered, among all rows. `cover` are positions in `indices`. `sha256` is that of indices, inputs and labels.
 
     `streams` are the seeds of the attack and of the delivery, which mixes appended rows in; `model` is how a chat model reads.
+    `trial` and `target` are those of an attack that is made for one row or one pair of classes.
     """
 
     schema_: Literal[2] = Field(alias="schema")
@@ -131,6 +140,8 @@ class Manifest(_Part):
     trigger: Shown
     seed: Row
     draw: Row
+    trial: Row = 0
+    target: Target | None = None
     streams: dict[str, Row]
     rates: Rates
     sha256: Sha256

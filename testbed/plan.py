@@ -33,7 +33,7 @@ PLACES = (
 class Request:
     """One run that is asked for: a verb with overrides, what it is in the grid, and whether the suite itself asks for it.
 
-    `changed` are settings of the user's that no suite asks for.
+    `changed` are settings of the user's that no suite asks for. `trial` is which of the targets of a suite that has several.
     """
 
     verb: str
@@ -45,6 +45,7 @@ class Request:
     seed: int
     declared: bool = True
     changed: tuple[str, ...] = ()
+    trial: int = 0
 
     @property
     def key(self) -> str:
@@ -53,9 +54,9 @@ class Request:
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
     @property
-    def victim(self) -> tuple[str, str, float | None, int]:
+    def victim(self) -> tuple[str, str, float | None, int, int]:
         """Requests that agree in this share the attacked model."""
-        return (self.world, self.attack, self.rate, self.seed)
+        return (self.world, self.attack, self.rate, self.seed, self.trial)
 
     @property
     def place(self) -> tuple[Any, ...]:
@@ -63,9 +64,15 @@ class Request:
         return (*self.victim, self.method, self.changed)
 
     @property
+    def targeted(self) -> bool:
+        """Whether it is one of several trials."""
+        return "trial" in map(key_of, self.overrides)
+
+    @property
     def label(self) -> str:
-        """For people: 'digits badnets 0.05 fine_tuning s0'."""
-        return labelled(self.world, self.attack, self.rate, self.method, f"s{self.seed}")
+        """For people: 'digits badnets 0.05 fine_tuning s0'; of several trials also which one it is."""
+        turn = [f"s{self.seed}", *([f"t{self.trial}"] if self.targeted else [])]
+        return labelled(self.world, self.attack, self.rate, self.method, *turn)
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,7 @@ class Choice:
     rates: tuple[float, ...] | None = None
     names: tuple[str, ...] | None = None
     seeds: tuple[int, ...] | None = None
+    targets: int | None = None
     methods: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     settings: tuple[str, ...] = ()
 
@@ -109,7 +117,7 @@ class Plan:
             leaders.setdefault(request.victim, request.key)
         found = {}
         for request in self.requests:
-            twin = leaders.get((request.world, CLEAN, None, request.seed))
+            twin = leaders.get((request.world, CLEAN, None, request.seed, 0))
             needed = [key for key in (leaders[request.victim], twin) if key is not None and key != request.key]
             found[request.key] = tuple(dict.fromkeys(needed))
         return found
@@ -167,16 +175,22 @@ def planned(suite: Suite, choice: Choice) -> Plan:
         raise Refused(f"rates={_listed(choice.rates)}: the attacks of this suite keep their own")
     rates = values if choice.rates is None else choice.rates
     seeds = suite.seeds if choice.seeds is None else choice.seeds
+    targets = suite.targets if choice.targets is None else choice.targets
+    if targets > 1 and suite.targets == 1:
+        raise Refused(f"targets={targets}: the attacks of this suite have no trials")
     changed = tuple(word for word in choice.settings if not begins(word, (*UNSEEN, *PLACES)))
     found = []
     for seed, (world, place), (attack, shown) in product(seeds, worlds.items(), attacks.items()):
-        for rate, (method, chosen) in product((None,) if attack == CLEAN else rates, methods.items()):
+        trials = range(1 if attack == CLEAN else targets)
+        for trial, rate, (method, chosen) in product(trials, (None,) if attack == CLEAN else rates, methods.items()):
             if world not in (shown.worlds or worlds) or world not in (chosen.worlds or worlds):
                 continue
             words = (*suite.settings, *place.settings, *shown.settings, *chosen.settings, *choice.settings, f"seed={seed}")
-            words = last_of(words if rate is None else (*words, f"{key}={rate:g}"))
+            words = (*words, *([] if rate is None else [f"{key}={rate:g}"]))
+            words = last_of((*words, f"trial={trial}") if suite.targets > 1 and attack != CLEAN else words)
             declared = not changed and seed in suite.seeds and method in suite.methods and (rate is None or rate in values)
-            found.append(Request(suite.verb, words, world, attack, rate, method, seed, declared, changed))
+            declared = declared and trial < suite.targets
+            found.append(Request(suite.verb, words, world, attack, rate, method, seed, declared, changed, trial))
     return Plan(suite, choice, tuple(found))
 
 
@@ -184,7 +198,7 @@ def departures(suite: Suite, requests: Sequence[Request]) -> tuple[str, ...]:
     """In what these runs are not the suite as it is declared: one phrase each."""
     whole = planned(suite, Choice()).requests
     told = list(dict.fromkeys(f"{word} in some runs" for request in requests for word in request.changed))
-    for axis in ("world", "attack", "rate", "method", "seed"):
+    for axis in ("world", "attack", "rate", "method", "seed", "trial"):
         there = dict.fromkeys(getattr(request, axis) for request in requests)
         declared = dict.fromkeys(getattr(request, axis) for request in whole)
         left_out = [value for value in declared if value not in there]

@@ -37,7 +37,7 @@ def _judged(role: str, trials: Iterable[Trial]) -> Judged:
     prefix = "clean_twin_" if role == "clean_twin" else ""
     found = {}
     for trial in trials:
-        row = (*trial.row, trial.seed) if role == "undefended" else (trial.world, trial.seed)
+        row = (*trial.row, *trial.repetition) if role == "undefended" else (trial.world, trial.seed)
         name = trial.victims.get(role, str(row))
         found[name] = float(trial.measures[f"{prefix}anomaly_index"]), _flags(prefix, trial)
     return found

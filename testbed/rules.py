@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,8 @@ SIGNIFICANT = 0.05
 """A difference is marked where its p, corrected within its family, is below this."""
 EXACT, DRAWN = 13, 9999
 """The sign-flip test makes every flip up to so many pairs, and draws so many flips of more."""
+OUTCOME = re.compile(r"(undefended_|clean_twin_)?\w*(attack_success_rate|robust_accuracy)|defence_effectiveness")
+"""Names of measures that tell how a trial of a targeted attack ended, so that they are judged over trials."""
 LESS_IS_BETTER = frozenset({"attack_success_rate", "false_alarm_rate", "over_refusal_end", "alignment_tax"})
 
 
@@ -80,10 +83,11 @@ def largest_family(suite: Suite, requests: Iterable[Request]) -> int:
 
 def seeds_to_decide(suite: Suite, requests: Sequence[Request]) -> str:
     """'from 9 seeds on a difference can be significant (8 tests a method, Holm); 3 are asked for', before any run is made."""
-    tests, asked = largest_family(suite, requests), len({one.seed for one in requests})
+    tests, asked = largest_family(suite, requests), len({(one.seed, one.trial) for one in requests})
     if not tests:
         return "this suite tests no differences"
+    pairs = "seeds" if suite.targets == 1 else "trials"
     fewest, told = fewest_pairs(tests), f"({tests} test{'s' if tests > 1 else ''} a method, Holm)"
     if fewest is None:
-        return f"no number of seeds can make a difference significant {told}"
-    return f"from {fewest} seeds on a difference can be significant {told}; {asked} are asked for"
+        return f"no number of {pairs} can make a difference significant {told}"
+    return f"from {fewest} {pairs} on a difference can be significant {told}; {asked} are asked for"

@@ -149,6 +149,25 @@ def wilson(rate: float, n: int, confidence: float = 0.95) -> Interval:
     return Interval(rate, float(found.low), float(found.high), n)
 
 
+def over_trials(outcomes: Sequence[float], confidence: float = 0.95) -> Interval:
+    """The mean of outcomes in 0..1 of independent trials and Wilson's score interval for it, n being the trials.
+
+    With p the mean and z the normal quantile, the ends are (p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
+    (Wilson 1927, JASA 22). For outcomes of 0 or 1 that is the binomial interval. Where an outcome is a rate, p (1 - p) is the
+    most that its variance can be, so that the interval is too wide rather than too narrow.
+
+    Raises:
+        ValueError: an outcome is not in 0..1.
+    """
+    array = np.asarray(outcomes, dtype=float)
+    if not ((array >= 0) & (array <= 1)).all():
+        raise ValueError(f"{array.tolist()}: outcomes in 0..1 alone have an interval over trials")
+    n, p, z = len(array), float(array.mean()), float(stats.norm.ppf((1 + confidence) / 2))
+    centre, half = p + z**2 / (2 * n), z * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5
+    low, high = ((centre + side * half) / (1 + z**2 / n) for side in (-1, 1))
+    return Interval(p, max(low, 0.0), min(high, 1.0), n)
+
+
 def kaplan_meier_median(times: Sequence[float], observed: Sequence[bool]) -> float | None:
     """The median time until something happens when some were watched for too short a time: None where fewer than half did.
 

@@ -40,7 +40,8 @@ class Suite(pydantic.BaseModel):
     `counted` are the attacks that enter ranks (all if None); `dev` are attacks for tuning, never part of the grid;
     `clean_budget` says in words which clean rows a defender has; of `families`, each holds the measures whose paired tests are
     corrected together (Holm), for one method at a time; `trials` is the budget of `testbed tune`, the same for everyone;
-    `seconds` and `megabytes` are what a run takes, until some were made.
+    `seconds` and `megabytes` are what a run takes, until some were made. `targets` is how many trials each attack has on every
+    seed, each with a target of its own: all attacks of such a suite are targeted, and are judged over trials.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
@@ -59,6 +60,7 @@ class Suite(pydantic.BaseModel):
     dev: dict[str, Part] = pydantic.Field(default_factory=dict)
     families: tuple[tuple[str, ...], ...] = ()
     trials: int = pydantic.Field(20, ge=1)
+    targets: int = pydantic.Field(1, ge=1, le=MOST_SEEDS)
     seconds: float | None = None
     megabytes: float | None = None
 
@@ -71,6 +73,8 @@ class Suite(pydantic.BaseModel):
     def _whole(self) -> Suite:
         if not self.seeds or min(self.seeds) < 0:
             raise ValueError("seeds: at least one, and none below 0")
+        if self.targets > 1 and self.verb != "train":
+            raise ValueError(f"targets: only train has trials, and this suite is one of {self.verb}")
         if self.baseline is not None and self.baseline not in self.methods:
             raise ValueError(f"the baseline {self.baseline} is none of its methods")
         if unknown := sorted(set(self.counted or ()) - set(self.attacks)):
@@ -85,7 +89,8 @@ class Suite(pydantic.BaseModel):
     @property
     def hash(self) -> str:
         """12 hexadecimal digits over all that it says, comments and costs apart."""
-        told = self.model_dump(mode="json", exclude={"seconds", "megabytes"})
+        without = {"seconds", "megabytes", *(["targets"] if self.targets == 1 else [])}
+        told = self.model_dump(mode="json", exclude=without)
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
 
     @property

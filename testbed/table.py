@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import ascii_lowercase
@@ -111,6 +112,9 @@ class Figure(NamedTuple):
     seeds: str = ""
 
 
+OF_TRIALS = re.compile(r"(\d+ of|over) \d+ trials? \[")
+
+
 @dataclass(frozen=True)
 class Row:
     """A row of a comparison: what names it, how many runs it rests on, its figures, and settings that no label tells."""
@@ -119,6 +123,21 @@ class Row:
     n: str
     figures: Mapping[str, Figure | None]
     settings: str = ""
+
+
+def of_trials(outcomes: Collection[float], *, brief: bool = False) -> str:
+    """'12 of 20 trials' ('12/20' in brief) where each ended in 1 or 0; of rates, how many there are ('0.531' their mean)."""
+    n, hits = len(outcomes), sum(outcomes)
+    if not set(outcomes) <= {0.0, 1.0}:
+        return number(hits / n) if brief else f"{n} trial{'s' if n > 1 else ''}"
+    return f"{hits:.0f}/{n}" if brief else f"{hits:.0f} of {n} trial{'s' if n > 1 else ''}"
+
+
+def trials_and_interval(outcomes: Collection[float], interval: Interval) -> str:
+    """'12 of 20 trials [0.387, 0.781]'; of rates, '0.531 over 20 trials [0.321, 0.731]'."""
+    told = of_trials(outcomes)
+    known = "" if " of " in told else f"{number(interval.mean)} over "
+    return f"{known}{told} [{interval.low:.3f}, {interval.high:.3f}]"
 
 
 def heading(name: str) -> str:
@@ -150,9 +169,12 @@ def _style(value: float) -> str:
 def legend(rows: Sequence[Row]) -> str:
     """What the signs in these rows mean; '' where there are none."""
     said = " ".join(f"{figure.text} {figure.seeds}" for row in rows for figure in row.figures.values() if figure)
+    said = OF_TRIALS.sub("trials [", said)
     signs = {
         "±": "± Student's 95 % interval over seeds, each seed beneath; too narrow where some seeds fail and others do not"
-        ' (over draws of the attack where it says "this model only")',
+        ' (over draws of the attack where it says "this model only", over its trials where it says "this seed only")',
+        "trials [": "trials [low, high]: Wilson's 95 % interval over trials, each with a target of its own; those of one seed"
+        " share the victim's initialisation and the order of its rows",
         "KM": "KM Kaplan-Meier, as some seeds were not watched for long enough",
         ">": "> not reached when the run ended",
         "*": "* p below 0.05 by sign flips over at least 6 pairs (a test of symmetry about 0, not of the mean alone), after"

@@ -24,7 +24,7 @@ FOR_PIPELINES = (
     *("testbed.language", "testbed.page", "testbed.picture", "testbed.trajectory", "testbed.training", "testbed.visibility"),
     *("testbed.export", "testbed.files", "testbed.index", "testbed.leaderboard", "testbed.lock", "testbed.plan"),
     *("testbed.plain_yaml", "testbed.source", "testbed.suite"),
-    *("testbed.comparison", "testbed.rules", "testbed.suspect", "testbed.verdict"),
+    *("testbed.comparison", "testbed.rules", "testbed.suspect", "testbed.target", "testbed.verdict"),
     *("testbed.__version__", "testbed.exported", "testbed.manifest", "testbed.marks", "testbed.replay"),
 )
 FOR_CONTRACT = (*(name for name in FOR_PIPELINES if name not in ("testbed.pipeline", "testbed.record", "testbed.artefact")),)

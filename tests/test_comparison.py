@@ -11,7 +11,7 @@ from trials import RULES, cell_of, grid, standing_of, trial
 from testbed.comparison import compared
 from testbed.leaderboard import Trial
 from testbed.rules import Rules, rules_of
-from testbed.statistics import guaranteed, over_seeds
+from testbed.statistics import guaranteed, over_seeds, over_trials
 from testbed.suite import Part, Suite
 
 
@@ -19,7 +19,7 @@ def test_a_cell_keeps_every_seed_and_both_intervals() -> None:
     values = [0.9, 0.1, 0.8]
     board = compared([trial("mine", seed, value) for seed, value in enumerate(values)], RULES)
     spread = cell_of(board, "mine").spreads["attack_success_rate"]
-    assert spread == (over_seeds(values), guaranteed(values), dict(enumerate(values)))
+    assert spread == (over_seeds(values), guaranteed(values), dict(enumerate(values)), None)
     counts = [trial("mine", 0, 0.5, measures={"half_life_steps": 0.5, "toy": True, "judge": "oracle"})]
     spreads = cell_of(compared(counts, RULES), "mine").spreads
     assert spreads["half_life_steps"].guaranteed is None  # it is below 1 by chance
@@ -32,6 +32,36 @@ def test_draws_of_a_seed_are_averaged_and_seeds_of_one_model_are_no_further_mode
     assert spread.seeds == pytest.approx({0: 0.3, 1: 0.9}) and spread.interval.n == 2
     board = compared([trial("mine", seed, 0.2 + seed / 10, model="aligned") for seed in range(3)], RULES)
     assert cell_of(board, "mine").spreads["attack_success_rate"].interval == (pytest.approx(0.3), None, None, 1)
+
+
+def test_trials_are_pooled_over_seeds_and_paired_one_by_one() -> None:
+    def aimed(method: str, hits: list[int]) -> list[Trial]:
+        return [
+            trial(method, place // 4, float(hit), trial=place % 4, targeted=True, poison=f"poison/{place}")
+            for place, hit in enumerate(hits)
+        ]
+
+    board = compared([*aimed("none", [1, 1, 1, 0, 1, 1, 1, 1]), *aimed("mine", [0, 0, 0, 0, 0, 1, 0])], RULES)
+    none, mine = cell_of(board, "none"), cell_of(board, "mine")
+    spread = none.spreads["attack_success_rate"]
+    assert spread.interval == over_trials([1] * 7 + [0]) and spread.guaranteed is None
+    assert spread.seeds == {0: 0.75, 1: 1.0} and spread.trials is not None and spread.trials[0, 3] == 0
+    assert none.spreads["clean_accuracy"] == (over_seeds([0.9, 0.9]), guaranteed([0.9, 0.9]), {0: 0.9, 1: 0.9}, None)
+    contrast = mine.contrasts["attack_success_rate"]
+    assert contrast.difference == (pytest.approx(-5 / 7), None, None, 7)  # the eighth trial has no pair
+    assert contrast.p == pytest.approx(2 / 2**5)  # 5 of 7 pairs differ, all the same way
+    assert mine.contrasts["clean_accuracy"].difference == over_seeds([0.0, 0.0])
+    assert [one.label for one in mine.trials][-1] == "digits badnets 0.1 mine s1 t2"
+
+
+def test_a_trial_with_another_poison_is_no_pair_and_the_others_of_its_seed_are() -> None:
+    pairs = [trial(method, 0, 0.5, trial=place, targeted=True) for method in ("none", "mine") for place in range(3)]
+    pairs[-1] = replace(pairs[-1], poison="poison/other")
+    board = compared(pairs, RULES)
+    assert cell_of(board, "mine").contrasts["attack_success_rate"].difference.n == 2
+    assert board.unpaired == ("digits badnets 0.1 mine: not compared with none, as the poison is another: seed 0 (trial 2)",)
+    missing = replace(pairs[0], status="missing", measures={})
+    assert cell_of(compared([missing, *pairs[1:]], RULES), "none").rank is None
 
 
 def test_differences_are_taken_on_the_same_seed_and_poison() -> None:

@@ -74,6 +74,35 @@ def test_nothing_comes_before_what_makes_its_victim(choice: Choice, parts: int) 
     assert all(not one & other for place, one in enumerate(homes) for other in homes[place + 1 :])
 
 
+def test_a_suite_of_targets_has_trials_on_each_seed_and_one_clean_arm_for_all_of_them() -> None:
+    aimed = Suite(**{**SUITE.model_dump(), "rates": {}, "targets": 3})
+    plan = planned(aimed, Choice(worlds=("digits",)))
+    assert [(one.attack, one.seed, one.trial) for one in plan.requests if one.method == "none"] == [
+        *[("none", 0, 0), ("badnets", 0, 0), ("badnets", 0, 1), ("badnets", 0, 2)],
+        *[("none", 1, 0), ("badnets", 1, 0), ("badnets", 1, 1), ("badnets", 1, 2)],
+    ]
+    assert plan.requests[0].overrides[-1] == "seed=0" and plan.requests[4].overrides[-1] == "trial=1"
+    assert plan.requests[4].label == "digits badnets none s0 t1" and plan.requests[0].label == "digits none none s0"
+    twin = plan.requests[0].key
+    assert all(plan.after()[one.key][-1] == twin for one in plan.requests if one.seed == 0 and one.key != twin)
+    assert len({one.victim for one in plan.requests if one.attack == "badnets"}) == 6
+    more = planned(aimed, Choice(targets=4))
+    assert "trial 3 added" in more.departures and [one.declared for one in more.requests if one.trial == 3] == [False] * 12
+    assert "without trial 1, 2" in planned(aimed, Choice(targets=1)).departures
+    with pytest.raises(Refused, match="targets=2: the attacks of this suite have no trials"):
+        planned(SUITE, Choice(targets=2))
+
+
+def test_plans_of_trials_are_read_back_and_suites_without_keep_their_hash(tmp_path: Path) -> None:
+    aimed = Suite(**{**SUITE.model_dump(), "targets": 3})
+    assert aimed.hash != SUITE.hash == Suite(**{**SUITE.model_dump(), "targets": 1}).hash
+    store(planned(aimed, Choice(seeds=(0,))), ("testbed",), tmp_path)
+    (found,) = stored(tmp_path)
+    assert found.suite == aimed and {request.trial for request in found.requests} == {0, 1, 2}
+    with pytest.raises(ValueError, match="only train has trials"):
+        Suite(**{**aimed.model_dump(), "verb": "detect"})
+
+
 def test_departures_are_told_in_words() -> None:
     choice = Choice(seeds=(0,), names=("none", "mine"), methods={"mine": ("defence=mine",)}, settings=("trainer.lr=1",))
     plan = planned(SUITE, choice)

@@ -93,7 +93,8 @@ class Stamped:
 
     def __getitem__(self, indices: Tensor) -> Batch:
         batch, place = self.base[self.rows[indices]], self.place[indices]
-        inputs, labels, mine = batch.inputs.clone(), batch.labels.clone(), place >= 0
-        inputs[mine] = self.poison.batch.inputs[place[mine]]
+        own, labels, mine = self.poison.batch.inputs, batch.labels.clone(), place >= 0
+        inputs = batch.inputs.to(torch.promote_types(batch.inputs.dtype, own.dtype), copy=True)
+        inputs[mine] = own[place[mine]]
         labels[mine] = self.poison.batch.labels[place[mine]]
         return Batch(inputs, labels, indices)

@@ -17,12 +17,13 @@ from testbed.contract.watch import Watch, fingerprint
 from testbed.data.overlay import covering, poisoned, rows_of
 from testbed.features import all_labels
 from testbed.identity import derive, overrides, weights_digest
+from testbed.target import TARGETED
 
 
 def act(trial: Trial, rows: Examples, watch: Watch) -> Results:
     """The poison, the exams, what is wrapped around an untrained model, and what is made of a trained one."""
     attack, world = trial.method, trial.world
-    resources = world.attacker(rows)
+    resources = world.attacker(rows, attack)
     poison = attack.poison(resources)
     exams = attack.triggered_tests(world.data.test, resources)
     if attack.controls_training:
@@ -38,7 +39,7 @@ def act(trial: Trial, rows: Examples, watch: Watch) -> Results:
 
 def accepts(trial: Trial, attack: Attack) -> None:
     """The attack's own check."""
-    attack.check(trial.world.attacker(trial.rows))
+    attack.check(trial.world.attacker(trial.rows, attack))
 
 
 def names_rows_once(trial: Trial) -> None:
@@ -88,6 +89,16 @@ def wants_another_answer(trial: Trial) -> None:
     require(len(exam.indices) > 0, "it examines nothing")
 
 
+def keeps_to_its_target(trial: Trial) -> None:
+    """It says which kind of target it has, if any; in 'success', an attack on one row shows that row and no other."""
+    kind = trial.method.targeted
+    require(kind in TARGETED, f"targeted = {kind!r} is none of 'row' and 'pair'")
+    if kind != "row":
+        return
+    target, exam = trial.world.attacker(trial.rows, trial.method).target, trial.first.results["exams"]["success"]
+    require(torch.equal(exam.indices, target.rows), f"its target is test row {target.rows.tolist()}, but it shows others")
+
+
 def can_be_taken_off(trial: Trial) -> None:
     """`bare()` gives back the very model; an attack that does not control training wraps nothing."""
     fresh, wrapped = trial.world.fresh(), trial.first.results["during_training"]
@@ -116,6 +127,7 @@ PROMISES = (
     Promise("it poisons round(poison_rate n) of n rows, where it has a poison rate", reaches_its_rate),
     Promise("its exams are 'success' first, and show test rows once each", examines_test_rows),
     Promise("'success' shows no row whose true answer is the wanted one", wants_another_answer),
+    Promise("an attack on one target row shows that row and no other", keeps_to_its_target),
     Promise("what it wraps around a model can be taken off again", can_be_taken_off),
     Promise("what it makes of a released model still answers", leaves_a_model),
 )

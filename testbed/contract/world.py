@@ -33,6 +33,7 @@ from testbed.features import all_labels, select
 from testbed.fit import Settings, fit, placed
 from testbed.identity import derive
 from testbed.language import refuses
+from testbed.target import target_of
 
 EPOCHS = 2
 ROWS_PER_CLASS, TESTS_PER_CLASS = 20, 4
@@ -111,10 +112,11 @@ class World:
             return None
         return self.fresh(), self.fit(self.fresh(), anonymous(self.data.train)).bare()
 
-    def attacker(self, train: Examples) -> AttackerResources:
-        """What an attacker gets."""
-        facts = (self.data.task, train, self.fresh, self.fit, derive(self.seed, "attack"))
-        return AttackerResources(*facts, auxiliary=self.shots)
+    def attacker(self, train: Examples, attack: Attack | None = None) -> AttackerResources:
+        """What an attacker gets, by this attack or by the world's own."""
+        seed = derive(self.seed, "attack")
+        facts = (self.data.task, train, self.fresh, self.fit, seed)
+        return AttackerResources(*facts, auxiliary=self.shots, target=target_of(attack or self.attack, self.data.test, seed))
 
     def defender(self, received: Examples, poisoned_rows: Tensor | None = None) -> DefenderResources:
         """What a defender gets, models as copies; with `poisoned_rows`, an oracle."""

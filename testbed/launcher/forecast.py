@@ -26,7 +26,9 @@ def forecast(asked: Grid, open_: Sequence[Request], known: Mapping[str, Entry]) 
     for request in asked.plan.requests:
         cells.setdefault((request.world, request.attack, request.rate, request.method), []).append(request)
     for (world, attack, rate, method), requests in cells.items():
-        seeds = " ".join(str(request.seed) for request in requests)
+        seeds = " ".join(str(seed) for seed in dict.fromkeys(request.seed for request in requests))
+        trials = len({request.trial for request in requests})
+        seeds += f" x {trials} trials" if trials > 1 else ""
         ready = sum(request.key not in todo for request in requests)
         table.add_row(world, attack, "-" if rate is None else f"{rate:g}", method, seeds, f"{ready} of {len(requests)}")
     Console(width=None if Console().is_terminal else 130, highlight=False).print(table)

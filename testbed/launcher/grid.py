@@ -56,6 +56,7 @@ class Options(Axes):
     """What `conf/benchmark.yaml` says, as values."""
 
     detector: tuple[str, ...] | None = None
+    targets: int | None = pydantic.Field(None, ge=1, le=MOST_SEEDS)
     shard: str = pydantic.Field("1/1", pattern=r"^[1-9][0-9]{0,5}/[1-9][0-9]{0,5}$")
     launcher: Literal["processes", "basic", "submitit_slurm"] = "processes"
     cluster: Cluster = pydantic.Field(default_factory=Cluster)
@@ -220,10 +221,10 @@ def _choice(suite: Suite, options: Options, rest: Sequence[str], search: SearchP
     further = {name: (f"{suite.kind}={name}",) for name in asked or () if name not in suite.methods} | classes
     names = None if asked is None and not classes else (*(asked or ()), *classes)
     settings = tuple(word for word in rest if not word.startswith(target))
-    for axis, key in (("seeds", "seed"), ("rates", suite.rated[0])):
+    for axis, key in (("seeds", "seed"), ("rates", suite.rated[0]), ("targets", "trial" if suite.targets > 1 else "")):
         if key in map(key_of, settings):
             raise Refused(f"{key}: the suite gives it to every run; say {axis}= to choose others")
-    return Choice(options.data, options.attack, options.rates, names, options.seeds, further, settings)
+    return Choice(options.data, options.attack, options.rates, names, options.seeds, options.targets, further, settings)
 
 
 def _require(search: SearchPath, suite: Suite, name: str) -> None:

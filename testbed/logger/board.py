@@ -54,7 +54,7 @@ def _means(standing: Standing) -> dict[str, Any]:
 
 
 def _cells(board: Leaderboard) -> Iterator[dict[str, Any]]:
-    """One row a cell: each measure with Student's interval, the guaranteed one, its n and its seeds."""
+    """One row a cell: each measure with Student's interval (Wilson's over trials), the guaranteed one, its n and its seeds."""
     for cell in board.cells:
         done = len(cell.done)
         state = {
@@ -73,10 +73,10 @@ def _labels(cell: Cell) -> dict[str, Any]:
 
 
 def _not_done(cell: Cell) -> str:
-    """'s1: failed (why)' of each trial that did not end well."""
+    """'s1: failed (why)' of each run that did not end well."""
     trials = [trial for trial in cell.trials if trial.status != "done"]
     said = [f" ({trial.reason})" if trial.reason else "" for trial in trials]
-    return "; ".join(f"s{trial.seed}: {trial.status}{why}" for trial, why in zip(trials, said, strict=True))
+    return "; ".join(f"{trial.turn}: {trial.status}{why}" for trial, why in zip(trials, said, strict=True))
 
 
 def _spreads(cell: Cell) -> dict[str, Any]:

@@ -92,7 +92,8 @@ class Finished:
         names = self.record.get("names", {})
         asked = (config.get("attack") or {}).get("poison_rate")
         flat = {f"{role}_name": name for role in ROLES if (name := names.get(role)) not in NOTHING}
-        flat |= {"seed": config.get("seed"), "draw": config.get("draw"), "shots": (config.get("attack") or {}).get("shots")}
+        flat |= {"seed": config.get("seed"), "draw": config.get("draw"), "trial": config.get("trial")}
+        flat |= {"shots": (config.get("attack") or {}).get("shots")}
         flat |= {"poison_rate": self.result["measures"].get("poison_rate_asked", asked)}
         flat |= {key: self.record.get(key) for key in ("verb", "key", "commit", "device", "versions")}
         whole = {key: value for key, value in config.items() if key not in ("paths", "logger")}

@@ -104,7 +104,7 @@ def _figure(cell: Cell, measure: Measure) -> str:
     if spread is None:
         return '<td data-v="">–</td>'
     told = f"{tag('b', text(measure.shown(spread.interval.mean)))} {text(measure.interval(spread.interval))}"
-    count = tag("small", text(f"n = {spread.interval.n}"))
+    count = tag("small", text(measure.basis(spread)))
     return tag("td", told, count, _seeds(spread, measure), data_v=f"{spread.interval.mean:.6g}", title=_title(spread, measure))
 
 
@@ -154,8 +154,9 @@ def _runs(cell: Cell, links: Mapping[str, str]) -> list[str]:
     told = []
     for trial in cell.trials:
         anchor = links.get(trial.folder.rstrip("/").rpartition("/")[2]) if trial.folder else None
-        name = f"seed {trial.seed}"
-        told.append(tag("a", text(trial.seed), href=f"#{anchor}", aria_label=name, title=name) if anchor else text(trial.seed))
+        name = trial.turn_in_words
+        brief = f"{trial.seed}.{trial.trial}" if trial.targeted else trial.seed
+        told.append(tag("a", text(brief), href=f"#{anchor}", aria_label=name, title=name) if anchor else text(brief))
     return [" ".join(told)]
 
 

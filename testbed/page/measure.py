@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from testbed.leaderboard import Cell, Leaderboard
+from testbed.leaderboard import Cell, Leaderboard, Spread
 from testbed.statistics import Interval
-from testbed.table import heading, number
+from testbed.table import heading, number, of_trials
 
 
 class Measure(NamedTuple):
@@ -40,8 +40,19 @@ class Measure(NamedTuple):
         return f"{100 * value:.1f}".replace("-", "−") if self.share else number(value).replace("-", "−")
 
     def interval(self, interval: Interval) -> str:
-        """'± 1.2', or '' where one number is all there is."""
-        return "" if interval.high is None else f"± {self.shown(interval.high - interval.mean)}"
+        """'± 1.2', or '' where one number is all there is; '[38.7, 78.1]' of one that reaches further to one side."""
+        if interval.low is None or interval.high is None:
+            return ""
+        above, below = interval.high - interval.mean, interval.mean - interval.low
+        return (
+            f"± {self.shown(above)}"
+            if abs(above - below) < 1e-9
+            else f"[{self.shown(interval.low)}, {self.shown(interval.high)}]"
+        )
+
+    def basis(self, spread: Spread) -> str:
+        """What a mean rests on: 'n = 3' models, or '12 of 20 trials'."""
+        return f"n = {spread.interval.n}" if spread.trials is None else of_trials(spread.trials.values())
 
 
 USUAL: Mapping[str, tuple[Measure, ...]] = {

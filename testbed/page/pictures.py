@@ -79,7 +79,7 @@ def _first_of_each(board: Leaderboard, runs: Mapping[str, Run]) -> Iterator[tupl
                 names = _what(cell, path)
                 if names not in met:
                     met.add(names)
-                    yield f"{', '.join(names)}, seed {trial.seed}", path
+                    yield f"{', '.join(names)}, {trial.turn_in_words}", path
 
 
 def _what(cell: Cell, path: Path) -> tuple[str, ...]:

@@ -54,7 +54,8 @@ def _of_cell(cell: Cell, measure: Measure, bounds: tuple[float, float], *, plann
     if measure.share and low is not None and high is not None:
         low, high = max(low, 0.0), min(high, 1.0)
     row |= {"mean": mean, "low": low, "high": high, "n": n, "good": good, "label": measure.shown(mean)}
-    return {**row, "below": " ".join([*short, f"n={n}"]), "told": f"{shown} (n = {n})", "marks": ", ".join(words)}
+    basis = f"n={n}" if spread.trials is None else measure.basis(spread)
+    return {**row, "below": " ".join([*short, basis]), "told": f"{shown} ({measure.basis(spread)})", "marks": ", ".join(words)}
 
 
 def _range(board: Leaderboard, measure: Measure) -> tuple[float, float]:
@@ -135,8 +136,15 @@ def _values(cells: Sequence[Cell], x: Measure, y: Measure) -> dict[int, tuple[fl
 
 
 def mean_over_cells(cells: Sequence[Cell], measure: Measure) -> Interval | None:
-    """The mean over cells, with its interval over models; None where a cell lacks the measure, or has other seeds."""
+    """The mean over cells, with its interval over models; None where a cell lacks the measure, or has other seeds.
+
+    Of one cell it is the cell's own; over several whose outcomes are those of trials there is none.
+    """
     if not cells or any(measure.name not in cell.spreads for cell in cells):
+        return None
+    if len(cells) == 1:
+        return cells[0].spreads[measure.name].interval
+    if any(cell.spreads[measure.name].trials is not None for cell in cells):
         return None
     seeds = [cell.spreads[measure.name].seeds for cell in cells]
     if any(found.keys() != seeds[0].keys() for found in seeds):
@@ -145,8 +153,14 @@ def mean_over_cells(cells: Sequence[Cell], measure: Measure) -> Interval | None:
 
 
 def _over_models(values: dict[int, float], cells: Sequence[Cell]) -> Interval:
-    """Seeds that attack one and the same model count as one; of several cells, the one of the fewest models says which do."""
-    return over_seeds(min((by_model(values, cell.done) for cell in cells), key=len))
+    """Seeds that attack one and the same model count as one; of several cells, the one of the fewest models says which do.
+
+    Outcomes of trials have no interval over seeds.
+    """
+    models = min((by_model(values, cell.done) for cell in cells), key=len)
+    if any(trial.targeted for cell in cells for trial in cell.done):
+        return Interval(fmean(models), None, None, len(models))
+    return over_seeds(models)
 
 
 def _mean_row(world: str, place: str, method: str, values: dict[int, tuple[float, float]], cells: Sequence[Cell]) -> Row:

@@ -124,7 +124,8 @@ def _trial(asked: Asked, counted: set[Path]) -> Trial:
     request, status, reason, run = asked
     place = (*_place(request), request.method)
     if run is None:
-        return Trial(*place, request.seed, status, reason, declared=request.declared)
+        numbered = {"trial": request.trial, "targeted": request.targeted}
+        return Trial(*place, request.seed, status, reason, declared=request.declared, **numbered)
     if run.done and run.folder not in counted:
         status, reason = "stale", STALE
     return Trial(*place, request.seed, status, reason, **_told(run), declared=request.declared)
@@ -148,6 +149,8 @@ def _told(run: Run) -> dict[str, Any]:
         "model": str(victims.get("aligned", "")),
         "victims": victims,
         "names": facts["names"],
+        "trial": run.trial,
+        "targeted": run.measures.get("targeted") is True,
     }
 
 
@@ -190,9 +193,9 @@ def _plain(verb: str, cells: Mapping[str, Cell], bad: Mapping[str, Sequence[Run]
 
 
 def _order(trial: Trial) -> tuple[Any, ...]:
-    """By world, attack, rate and method, what is without attack or defence first; then by seed."""
+    """By world, attack, rate and method, what is without attack or defence first; then by seed and trial."""
     names = [(name != BASELINE, name) for name in (trial.attack, trial.method)]
-    return trial.world, names[0], trial.rate or 0.0, names[1], trial.seed
+    return trial.world, names[0], trial.rate or 0.0, names[1], trial.repetition
 
 
 class Part(NamedTuple):

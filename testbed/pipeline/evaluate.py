@@ -25,6 +25,7 @@ from testbed.record import Origin, Outcome, Workspace, recorded
 from testbed.record import runs as run_folders
 from testbed.statistics import wilson
 from testbed.table import print_intervals
+from testbed.target import check_trial
 
 
 def evaluate(
@@ -35,6 +36,7 @@ def evaluate(
     attack: Attack,
     trainer: Settings,
     seed: int,
+    trial: int = 0,
     paths: Mapping[str, str],
     judge: Judge | None = None,
     labels: str | None = None,
@@ -42,6 +44,8 @@ def evaluate(
     origin: Origin | None = None,
 ) -> Path | int:
     """With `runs`, every rate of the runs below it again, from stored answers; otherwise the saved victim `model.weights`.
+
+    `trial` is that of the run for whose target a targeted attack is shown.
 
     With `runs` and a `judge`, what was said is judged again by that judge: how it agrees with the judge that the run had, and
     with a person's verdicts in the file `labels`, is measured as well.
@@ -59,11 +63,21 @@ def evaluate(
         raise Invalid("runs", None, "nothing to evaluate", "say runs=FOLDER, or model.weights=FILE.safetensors")
     outputs, origin = Path(paths["outputs"]), origin or Origin()
     identity = identify(
-        "evaluate", data=data, model=model, attack=attack, method=None, trainer=trainer, seed=seed, origin=origin, judge=judge
+        "evaluate",
+        data=data,
+        model=model,
+        attack=attack,
+        method=None,
+        trainer=trainer,
+        seed=seed,
+        origin=origin,
+        judge=judge,
+        trial=trial,
     )
 
     def work(workspace: Workspace) -> Outcome:
-        scene = Scene(data, model, attack, trainer, seed, outputs, workspace, judge=judge)
+        scene = Scene(data, model, attack, trainer, seed, outputs, workspace, judge=judge, trial=trial)
+        check_trial(attack, trial)
         with component("attack"):
             if attack.adaptive:
                 limit, advice = "is made anew against each defence, and no defence is named here", "say runs=FOLDER of its runs"

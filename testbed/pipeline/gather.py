@@ -18,9 +18,9 @@ from testbed.identity import key
 from testbed.plan import PLACES, begins
 from testbed.record import changed, facts, require_sound, runs
 
-NOT_SETTINGS = ("seed", "draw", "paths", "logger")
+NOT_SETTINGS = ("seed", "draw", "trial", "paths", "logger")
 Name = TypeVar("Name")
-REPETITION = re.compile(r"-s(\d+)(-d\d+)?$")
+REPETITION = re.compile(r"-s(\d+)(-d\d+)?(-t\d+)?$")
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,19 @@ class Run:
         return int(self.config.get("draw") or 0)
 
     @property
+    def trial(self) -> int:
+        """Which trial it is, of an attack on one target or pair of classes."""
+        return int(self.config.get("trial") or 0)
+
+    @property
     def model(self) -> str:
         """Which model was attacked: the aligned one, where that is known to be the same for several seeds."""
         return str(self.facts.get("victims", {}).get("aligned", f"seed {self.seed}"))
 
     @property
-    def place(self) -> tuple[str, int, int]:
-        """The settings, the seed and the draw: equal for a run and for its repetition with other code or data."""
-        return self.facts["cell"], self.seed, self.draw
+    def place(self) -> tuple[str, int, int, int]:
+        """The settings, the seed, the draw and the trial: equal for a run and for its repetition with other code or data."""
+        return self.facts["cell"], self.seed, self.draw, self.trial
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -65,7 +70,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Cell:
-    """Runs that differ in their seed (and draw) alone, in its order; `stale` are kept out: their code or data were others."""
+    """Runs that differ in seed (draw, trial) alone, in that order; `stale` are kept out: their code or data were others."""
 
     counted: list[Run]
     stale: list[Run]
@@ -93,7 +98,7 @@ class Gathered:
 
     def failed(self) -> list[Run]:
         """The runs that are not done, without those that went well the next time."""
-        done: dict[tuple[str, int, int], str] = {}
+        done: dict[tuple[str, int, int, int], str] = {}
         for run in filter(lambda run: run.done, self.runs):
             done[run.place] = max(run.facts["made_at"], done.get(run.place, ""))
         return [run for run in self.runs if not run.done and done.get(run.place, "") < run.facts["made_at"]]

@@ -73,6 +73,7 @@ def manifest_of(scene: Scene, delivery: Delivery) -> dict[str, Any]:
             "trigger": _trigger(described, before, poison, replaced),
             "seed": scene.seed,
             "draw": scene.draw,
+            **_trial(scene),
             "streams": {"attack": scene.attacker_seed, "delivery": delivery.seed},
             "rates": _rates(delivery, asked),
             "sha256": poison_digest(poison),
@@ -136,6 +137,17 @@ def _trigger(attack: Mapping[str, Any], before: Batch, poison: Poison, replaced:
         digest = hashlib.sha256(difference_png(before.inputs[0], poison.batch.inputs[first])).hexdigest()
     texts = [] if _is_tensor(poison.batch.inputs) else texts_in(parameters or {})
     return {"parameters": parameters, "texts": texts, "difference_png_sha256": digest}
+
+
+def _trial(scene: Scene) -> dict[str, Any]:
+    """Of a targeted attack: which trial this is, and which row is the target of one on a single row."""
+    if not scene.attack.targeted:
+        return {}
+    target = scene.target
+    if target is None:
+        return {"trial": scene.trial}
+    (row,), (label,), (digest,) = target.rows.tolist(), listed(target.labels), row_digests(target)
+    return {"trial": scene.trial, "target": {"row": row, "label": label, "sha256": digest}}
 
 
 def _rates(delivery: Delivery, asked: float | None) -> dict[str, Any]:

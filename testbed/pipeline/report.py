@@ -115,7 +115,8 @@ def _csv(cells: Sequence[Cell], asked: Collection[str]) -> str:
         for cell, labels, settings in labelled([cell for cell in cells if verb_of(cell) == verb]):
             named = {"method" if name in ("defence", "detector") else name: value for name, value in labels.items()}
             for run in cell.counted:
-                its = {"seed": run.seed, "draw": run.draw, "key": run.facts["key"], "cell": run.facts["cell"]}
+                trial = {"trial": run.trial} if run.measures.get("targeted") is True else {}
+                its = {"seed": run.seed, "draw": run.draw, **trial, "key": run.facts["key"], "cell": run.facts["cell"]}
                 rows.append(({"verb": verb, **named}, {**its, "other_settings": settings}, _plain(run, asked or run.measures)))
     first, middle, last = ([name for row in rows for name in row[part]] for part in range(3))
     ordered = sorted(dict.fromkeys(first), key=lambda name: NAMES.index(name) if name in NAMES else len(NAMES))

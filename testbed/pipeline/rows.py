@@ -10,8 +10,9 @@ from statistics import fmean
 from typing import Any
 
 from testbed.pipeline.gather import Cell, Run
-from testbed.statistics import kaplan_meier_median, over_seeds
-from testbed.table import Figure, Row, mean_and_interval, number
+from testbed.rules import OUTCOME
+from testbed.statistics import kaplan_meier_median, over_seeds, over_trials
+from testbed.table import Figure, Row, mean_and_interval, number, of_trials, trials_and_interval
 
 COLUMNS = {
     "train": [
@@ -161,6 +162,9 @@ def figure(cell: Cell, name: str) -> Figure | None:
     every = [value for draws in values for value in draws]
     if None in every and name.removeprefix("undefended_") in CENSORED:
         return _censored(cell, name)
+    aimed = any(run.measures.get("targeted") is True for run in cell.counted)
+    if aimed and OUTCOME.fullmatch(name):
+        return _of_trials(values)
     # Draws of one seed attack the same model: they are no further models, and count as one.
     known = [fmean(numbers) for draws in values if (numbers := [value for value in draws if isinstance(value, int | float)])]
     if not known:
@@ -170,8 +174,18 @@ def figure(cell: Cell, name: str) -> Figure | None:
     partly = f" ({len(known)} of {len(values)})" if len(known) < len(values) else ""
     if len(values) == 1 < len(every) and len(known) == 1:  # draws tell about measurement, not about other models
         draws = [float(value) for value in every if isinstance(value, int | float)]
-        return Figure(f"{mean_and_interval(over_seeds(draws))} this model only", each)
+        return Figure(f"{mean_and_interval(over_seeds(draws))} this {'seed' if aimed else 'model'} only", each)
     return Figure(mean_and_interval(over_seeds(known)) + partly, each)
+
+
+def _of_trials(values: Sequence[Sequence[Any]]) -> Figure | None:
+    """How the trials of all models ended, and beneath it those of each model where there are several."""
+    known = [[float(value) for value in trials if isinstance(value, int | float)] for trials in values]
+    every = [value for trials in known for value in trials]
+    if not every:
+        return None
+    each = " ".join(of_trials(trials, brief=True) for trials in known if trials) if len(known) > 1 else ""
+    return Figure(trials_and_interval(every, over_trials(every)), each)
 
 
 def _censored(cell: Cell, name: str) -> Figure | None:

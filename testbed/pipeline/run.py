@@ -55,34 +55,37 @@ def identify(
     judge: Judge | None = None,
     more: Mapping[str, Any] | None = None,
     draw: int = 0,
+    trial: int = 0,
     named: str = "",
 ) -> Identity:
     """The run's name and keys: over its values alone, and over values, contents and sources.
 
-    `more` are further settings of a verb; `draw` tells runs apart that differ in the attack's draw alone, and is like the
-    seed no setting. `named` is how the run's name begins, where it is not by its attack and its method.
+    `more` are further settings of a verb; `draw` and `trial` tell runs apart that differ in the attack's draw or target alone,
+    and are like the seed no settings. `named` is how the run's name begins, where it is not by its attack and its method.
 
     Raises:
-        Invalid: a negative seed; a name that cannot be part of a path.
+        Invalid: a negative seed, draw or trial; a name that cannot be part of a path.
     """
-    for name, number in (("seed", seed), ("draw", draw)):
+    for name, number in (("seed", seed), ("draw", draw), ("trial", trial)):
         if number < 0:
             raise Invalid(name, number, "must be at least 0")
     kind = {"detect": "detector", "audit": "detector", "evaluate": "model"}.get(verb, "defence")
     methods = {"attack": _word(attack), kind: _word(method)}
     words = [named] if named else [origin.names.get(group, word) for group, word in methods.items()]
     # Data have a name of their own, which may be the user's.
-    name = safe_name("-".join([*words, data.name, f"s{seed}", *([f"d{draw}"] if draw else [])]), "name")
+    repeated = [f"s{seed}", *([f"d{draw}"] if draw else []), *([f"t{trial}"] if trial else [])]
+    name = safe_name("-".join([*words, data.name, *repeated]), "name")
     more = {**({} if judge is None else {"judge": judge}), **(more or {})}
     parts = {**more, "data": data, "trainer": trainer, kind: method, "model": model, "attack": attack}
     values = {part: describe(value) for part, value in parts.items() if part != "data"}
     values |= {"verb": verb, "data": _outline(data)}
     code = sources(model, attack, method, trainer, more, core=(*RUN_CORE, *PIPELINES[verb]))
     contents = _contents(data)
-    whole = key(settings=key(values=values, seed=seed, draw=draw), contents=contents, sources=code)
+    numbers = {"seed": seed, "draw": draw, **({"trial": trial} if trial else {})}
+    whole = key(settings=key(values=values, **numbers), contents=contents, sources=code)
     # What was asked of the data tells cells of a comparison apart; a run's own key goes by the rows that came of it.
     asked = {**values, "asked": _asked(origin.config.get("data"))}
-    return Identity(verb, name, whole, key(values=asked, seed=seed, draw=draw), key(values=asked), contents, code)
+    return Identity(verb, name, whole, key(values=asked, **numbers), key(values=asked), contents, code)
 
 
 def log(folder: Path, logger: Any, outputs: Path) -> Path:

@@ -16,6 +16,7 @@ from torch import Tensor
 from testbed.api import (
     Attack,
     AttackerResources,
+    Batch,
     Defence,
     DefenderResources,
     Examples,
@@ -36,6 +37,8 @@ from testbed.language import CRITERIA, OUTCOMES, ChatTask, Judge, Reply, TuningA
 from testbed.pipeline.guard import blamed, require_method
 from testbed.pipeline.manifest import Delivery, manifest_of, part_named
 from testbed.record import Workspace
+from testbed.replay import row_digests
+from testbed.target import check_trial, target_of
 from testbed.visibility import Visible, require_visible
 
 Model = Callable[[Task], Victim]
@@ -54,7 +57,10 @@ class Attacked(NamedTuple):
 
 @dataclass(frozen=True)
 class Scene:
-    """One data set, one model, one attack, one seed; `defence` is for attackers who adapt, and for nobody else."""
+    """One data set, one model, one attack, one seed, and of a targeted attack one trial.
+
+    `defence` is for attackers who adapt, and for nobody else.
+    """
 
     data: Splits
     model: Model
@@ -65,6 +71,7 @@ class Scene:
     workspace: Workspace
     judge: Judge | None = None
     draw: int = 0
+    trial: int = 0
     defence: Defence | None = None
 
     def fresh(self) -> Victim:
@@ -96,8 +103,13 @@ class Scene:
     @property
     def attacker_seed(self) -> int:
         """A draw of the attack is one of what is fine-tuned on; a backdoor that is planted before that stays the same one."""
-        drawn = self.draw and isinstance(self.attack, TuningAttack)
-        return derive(self.seed, f"attack, draw {self.draw}" if drawn else "attack")
+        drawn = f", draw {self.draw}" if self.draw and isinstance(self.attack, TuningAttack) else ""
+        return derive(self.seed, f"attack{drawn}{f', trial {self.trial}' if self.trial else ''}")
+
+    @property
+    def target(self) -> Batch | None:
+        """The one test row that an attack on a row is made for."""
+        return target_of(self.attack, self.data.test, self.attacker_seed)
 
     @property
     def known_defence(self) -> Defence | None:
@@ -107,14 +119,15 @@ class Scene:
     def attacker_of(self, train: Examples) -> AttackerResources:
         """What an attacker of these rows has; its surrogates are marked as backdoored, for it may rehearse its attack."""
         seed = self.attacker_seed
-        fit = behind_a_wall(SharedFit(self.outputs, self.trainer, derive(seed, "fit"), self.workspace, backdoored=True))
-        surrogate = maker(self, derive(seed, "surrogate"))
+        own = derive(self.seed, "attack") if self.trial else seed  # one who has many targets trains a clean surrogate once
+        fit = behind_a_wall(SharedFit(self.outputs, self.trainer, derive(own, "fit"), self.workspace, backdoored=True))
+        surrogate = maker(self, derive(own, "surrogate"))
         if not self.attack.uses_surrogate:
             fit = surrogate = _undeclared
         shots = self.data.pools.get("shots")
         auxiliary = None if shots is None else anonymous(shots)
         facts = (self.data.task, anonymous(train), surrogate, fit, seed)
-        return AttackerResources(*facts, auxiliary=auxiliary, defence=self.known_defence)
+        return AttackerResources(*facts, auxiliary=auxiliary, defence=self.known_defence, target=self.target)
 
     def defender(self, received: Examples, backdoored: bool, flags: Tensor | None = None) -> DefenderResources:
         """The defender sees rows as received and its reserve; with `flags` bool (n,), an oracle's answers too."""
@@ -174,6 +187,7 @@ class Scene:
         self.trainer.check()  # before a victim is placed on a device that may not be there
         untrained = self.untrained()
         self.trainer.check(untrained)
+        check_trial(self.attack, self.trial)
         with component("attack"), blamed(self.defence, only_its_own=True):
             self.attack.check(self.attacker)
             poison = self._poison()
@@ -191,7 +205,7 @@ class Scene:
 
     @property
     def _poison_key(self) -> str:
-        auxiliary = self.data.pools.get("shots")
+        auxiliary, target = self.data.pools.get("shots"), self.target
         return key(
             data=examples_digest(self.data.train),
             auxiliary=None if auxiliary is None else examples_digest(auxiliary),
@@ -200,6 +214,7 @@ class Scene:
             surrogate=[describe(self.model), describe(self.trainer)] if self.attack.uses_surrogate else None,
             defence=describe(self.known_defence),
             sources=sources(self.attack, self.model if self.attack.uses_surrogate else None, self.known_defence),
+            **({} if target is None else {"target": row_digests(target)}),
         )
 
     def undefended(self, attacked: Attacked) -> Victim:
@@ -223,6 +238,7 @@ class Scene:
         count, changed, cover = counted(self.data.train, poison)
         asked = getattr(self.attack, "poison_rate", None) if len(poison.indices) else 0.0
         rate = {"poison_rate_asked": asked, "poison_rate_reached": count / total, "poison_rate_changed": changed / total}
+        rate |= {"targeted": True} if self.attack.targeted else {}
         counts = {"poisoned": count, "changed": changed, "trained_on": total}
         counts |= {"left_out": self.data.left_out} if self.data.left_out else {}
         if attacked.visible is not None:

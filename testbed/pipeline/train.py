@@ -30,6 +30,7 @@ def train(
     defence: Defence,
     trainer: Settings,
     seed: int,
+    trial: int = 0,
     paths: Mapping[str, str],
     judge: Judge | None = None,
     logger: Any = None,
@@ -37,16 +38,27 @@ def train(
 ) -> Path:
     """Train a victim under an attack and a defence, measure it, the undefended victim and the clean twin: the run folder.
 
+    `trial` draws another target for an attack that is `targeted`; such runs share the clean twin and the attacker's surrogate.
+
     Raises:
         Invalid: a parameter that cannot work, found before anything is trained.
     """
     outputs, origin = Path(paths["outputs"]), origin or Origin()
     identity = identify(
-        "train", data=data, model=model, attack=attack, method=defence, trainer=trainer, seed=seed, origin=origin, judge=judge
+        "train",
+        data=data,
+        model=model,
+        attack=attack,
+        method=defence,
+        trainer=trainer,
+        seed=seed,
+        origin=origin,
+        judge=judge,
+        trial=trial,
     )
 
     def work(workspace: Workspace) -> Outcome:
-        return measured(Scene(data, model, attack, trainer, seed, outputs, workspace, judge=judge), defence)
+        return measured(Scene(data, model, attack, trainer, seed, outputs, workspace, judge=judge, trial=trial), defence)
 
     return log(recorded(identity, outputs, origin, work), logger, outputs)
 

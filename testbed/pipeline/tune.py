@@ -23,6 +23,7 @@ def tune(
     defence: Defence,
     trainer: Settings,
     seed: int,
+    trial: int = 0,
     paths: Mapping[str, str],
     judge: Judge | None = None,
     origin: Origin | None = None,
@@ -36,11 +37,20 @@ def tune(
     """
     seen, outputs, origin = without_test(data), Path(paths["outputs"]), origin or Origin()
     identity = identify(
-        "tune", data=seen, model=model, attack=attack, method=defence, trainer=trainer, seed=seed, origin=origin, judge=judge
+        "tune",
+        data=seen,
+        model=model,
+        attack=attack,
+        method=defence,
+        trainer=trainer,
+        seed=seed,
+        origin=origin,
+        judge=judge,
+        trial=trial,
     )
 
     def work(workspace: Workspace) -> Outcome:
-        return measured(Scene(seen, model, attack, trainer, seed, outputs, workspace, judge=judge), defence)
+        return measured(Scene(seen, model, attack, trainer, seed, outputs, workspace, judge=judge, trial=trial), defence)
 
     return recorded(identity, outputs, origin, work)
 
