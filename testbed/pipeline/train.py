@@ -8,8 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from testbed.answers import record, write_answers
-from testbed.api import Attack, Defence, DefenderResources, Poison, Splits, Unsupported, Victim
+from testbed.api import Attack, Batch, Defence, DefenderResources, Examples, Poison, Splits, Unsupported, Victim
+from testbed.features import all_labels
 from testbed.figure import draw_gallery
 from testbed.fit import Settings
 from testbed.language import OUTCOMES, ChatTask, Judge
@@ -71,7 +74,7 @@ def measured(scene: Scene, defence: Defence) -> Outcome:
         defender = scene.defender_of(attacked, defence)
         workspace.write("manifest.json", scene.manifest(attacked))
     with workspace.phase("train"):
-        undefended = scene.undefended(attacked)
+        undefended, attacked = scene.undefended(attacked)
     with workspace.phase("defend"):
         victim = defended(scene, defence, attacked, defender=defender, undefended=undefended)
     with workspace.phase("train_clean_twin"):
@@ -119,12 +122,26 @@ def answered(victim: Victim, scene: Scene, exams: Mapping[str, Poison]) -> dict[
     """A victim's answers on the clean test, on the attacker's exams and on the data set's own."""
     data, criterion = scene.data, getattr(scene.attack, "criterion", "matches")
     asked = {"judge": scene.judge, "criterion": criterion, "secrets": secrets_of(data.exams) if scene.judge else None}
-    own = {name: answer(victim, examples, judge=scene.judge) for name, examples in data.exams.items()}
+    own = {name: answer(victim, part, unchanged(part, exams), judge=scene.judge) for name, part in data.exams.items()}
     return {
         "clean": answer(victim, data.test, judge=scene.judge),
         **{name: answer(victim, data.test, exam, **asked) for name, exam in exams.items()},
         **own,
     }
+
+
+def unchanged(examples: Examples, exams: Mapping[str, Poison]) -> Poison | None:
+    """An exam of the data's own as the attacker's: its rows as they are, and the one class that the attacker wants of all.
+
+    Such as photographs in which the trigger is really worn: how often is the target answered to what nobody stamped? None
+    where the attacker wants several classes, none, or texts.
+    """
+    wanted = exams["success"].batch.labels if "success" in exams else None
+    if not isinstance(wanted, Tensor) or len(wanted.unique()) != 1:
+        return None
+    rows = (all_labels(examples) != wanted[0]).nonzero().flatten()
+    batch = examples[rows]
+    return Poison(rows, Batch(batch.inputs, wanted[:1].expand(len(rows)), rows))
 
 
 def judged(scene: Scene) -> dict[str, Any]:

@@ -58,6 +58,20 @@ def test_rate_zero_is_the_clean_baseline_with_its_exams(world: World) -> None:
     assert found["measures"]["attack_success_rate"] == found["measures"]["clean_twin_attack_success_rate"]
 
 
+def test_exams_of_the_data_s_own_say_how_often_what_nobody_stamped_is_taken_for_the_target(world: World) -> None:
+    exams = {"worn": world.splits.test.take(torch.arange(60))}
+    folder = world(data=replace(world.splits, exams=exams))
+    found, stored = result(folder), load_file(folder / "answers.safetensors")
+    others = exams["worn"].labels != 0
+    assert found["counts"]["worn_attack_success_rate"] == int(others.sum()) == len(stored["worn.given"]) < 60
+    for prefix in ("", "undefended_", "clean_twin_"):
+        given = stored[f"{prefix}worn.given"]
+        assert found["measures"][f"{prefix}worn_attack_success_rate"] == (given == 0).double().mean().item()
+        assert torch.equal(given, stored[f"{prefix}clean.given"][:60][others])
+    without = result(world(data=replace(world.splits, exams=exams), attack=NoAttack()))["measures"]
+    assert without["worn_accuracy"] > 0 and "worn_attack_success_rate" not in without
+
+
 def test_filters_train_on_what_is_left(world: World) -> None:
     cards = {}
     for defence in (OracleFilter(), RandomFilter(0.25)):
