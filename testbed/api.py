@@ -104,6 +104,7 @@ class AttackerResources:
     defence: Defence | None = None
     positions: Tensor | None = None
     poison: Poison | None = None
+    trained: Victim | None = None  # the victim as the attack wrapped it, for exams that it sets anew: {} until then will do
 
 
 @dataclass(frozen=True)
@@ -130,8 +131,7 @@ class Described:
     """A method's constructor only assigns, so that its parameters describe it (`record.describe` reads them)."""
 
     def check(self, resources: Any) -> None:
-        """Before anything is trained, refuse what cannot work with this data and model: raises `Invalid` for a parameter,
-        `Unsupported` where the method does not apply, which is recorded as a skipped run."""
+        """Refuse before training what cannot work: `Invalid` for a parameter, `Unsupported` (a skipped run) for data, model."""
 
 
 class Attack(Described, ABC):
@@ -146,7 +146,7 @@ class Attack(Described, ABC):
 
     @abstractmethod
     def triggered_tests(self, test: Examples, resources: AttackerResources) -> dict[str, Poison]:
-        """The attacker's exams: 'success' first, then near misses. A row whose true answer is the wanted one is left out."""
+        """'success' first, then near misses; no row whose true answer is wanted. Asked anew after training that it controls."""
 
     @property
     def controls_training(self) -> bool:

@@ -177,7 +177,7 @@ class Scene:
         with component("attack"), blamed(self.defence, only_its_own=True):
             self.attack.check(self.attacker)
             poison = self._poison()
-            exams = self.attack.triggered_tests(anonymous(self.data.test), replace(self.attacker, poison=poison))
+            exams = self._exams(replace(self.attacker, poison=poison))
             seen = require_visible(untrained, exams)
         self._check_wanted(exams)
         mixed = poisoned(self.data.train, poison, derive(self.seed, "delivery"))
@@ -202,12 +202,23 @@ class Scene:
             sources=sources(self.attack, self.model if self.attack.uses_surrogate else None, self.known_defence),
         )
 
-    def undefended(self, attacked: Attacked) -> Victim:
-        """The victim of the attack alone: bare, as it reaches everybody else."""
+    def _exams(self, attacker: AttackerResources) -> dict[str, Poison]:
+        return self.attack.triggered_tests(anonymous(self.data.test), attacker)
+
+    def undefended(self, attacked: Attacked) -> tuple[Victim, Attacked]:
+        """The victim of the attack alone, bare, as it reaches everybody else; and the attack, examined as this victim allows.
+
+        An attacker who controls training sets its exams anew after it: its trigger may have been learnt there.
+        """
         if not self.attack.controls_training:
-            return self.tampered(self.fit(attacked.backdoored, role="undefended")(self.fresh(), attacked.received).bare())
-        wrapped = self.attack.during_training(self.fresh(), replace(self.attacker, positions=attacked.mixed.positions))
-        return self.fit(attacked.backdoored, self.attack, role="undefended")(wrapped, attacked.received).bare()
+            trained = self.fit(attacked.backdoored, role="undefended")(self.fresh(), attacked.received)
+            return self.tampered(trained.bare()), attacked
+        attacker = replace(self.attacker, positions=attacked.mixed.positions)
+        wrapped = self.attack.during_training(self.fresh(), attacker)
+        trained = self.fit(attacked.backdoored, self.attack, role="undefended")(wrapped, attacked.received)
+        with component("attack"):
+            exams = self._exams(replace(attacker, poison=attacked.poison, trained=copy.deepcopy(trained)))
+        return trained.bare(), attacked._replace(exams=exams)
 
     def tampered(self, victim: Victim) -> Victim:
         """What the attacker makes of a trained model by editing it; mostly nothing."""
