@@ -1,6 +1,7 @@
 """The nouns of the testbed: all that the author of an attack, a defence or a detector has to read.
 
-Images, texts and chats go through the same few. A method subclasses one, declares its parameters as fields, has one YAML file.
+Images, text classifiers and chat models go through the same few nouns. A method subclasses one of them, declares its
+parameters as dataclass fields, and is named by one YAML file; the pipelines decide what happens when.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ class AttackerResources:
     positions: Tensor | None = None
     poison: Poison | None = None
     target: Batch | None = None
+    trained: Victim | None = None  # the victim as the attack wrapped it, for exams that it sets anew: {} until then will do
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,8 @@ class Described:
     """A method's constructor only assigns, so that its parameters describe it (`record.describe` reads them)."""
 
     def check(self, resources: Any) -> None:
-        """Refuse, before training, what cannot work: `Invalid` for a parameter, `Unsupported` (skipped) for data or model."""
+        """Before anything is trained, refuse what cannot work with this data and model: raises `Invalid` for a parameter,
+        `Unsupported` where the method does not apply, which is recorded as a skipped run."""
 
 
 class Attack(Described, ABC):
@@ -94,7 +97,9 @@ class Attack(Described, ABC):
 
     @abstractmethod
     def triggered_tests(self, test: Examples, resources: AttackerResources) -> dict[str, Poison]:
-        """The attacker's exams: 'success' first, then near misses. A row whose true answer is the wanted one is left out."""
+        """The attacker's exams: 'success' first, then near misses. A row whose true answer is the wanted one is left out.
+
+        An attacker who controls training is asked once more after it, with `resources.trained`."""
 
     @property
     def controls_training(self) -> bool:

@@ -14,7 +14,7 @@ from testbed.api import Attack, Examples, Poison, Victim
 from testbed.contract.promise import Promise, Results, Trial, require
 from testbed.contract.victim import require_batch, require_victim
 from testbed.contract.watch import Watch, fingerprint
-from testbed.data.overlay import covering, poisoned, rows_of
+from testbed.data.overlay import anonymous, covering, poisoned, rows_of
 from testbed.features import all_labels
 from testbed.identity import derive, overrides, weights_digest
 from testbed.target import TARGETED
@@ -27,9 +27,13 @@ def act(trial: Trial, rows: Examples, watch: Watch) -> Results:
     poison = attack.poison(resources)
     exams = attack.triggered_tests(world.data.test, resources)
     if attack.controls_training:
-        resources = replace(resources, positions=poisoned(rows, poison, derive(world.seed, "delivery")).positions)
+        mixed = poisoned(rows, poison, derive(world.seed, "delivery"))
+        resources = replace(resources, positions=mixed.positions)
     with watch.model(fresh := world.fresh()):
         wrapped = attack.during_training(fresh, resources)
+    if attack.controls_training:
+        trained = world.fit(wrapped, anonymous(mixed.examples))
+        exams = attack.triggered_tests(world.data.test, replace(resources, poison=poison, trained=trained))
     results = {"poison": poison, "exams": exams, "during_training": wrapped}
     if overrides(attack, Attack, "tamper"):
         with watch.model(released := copy.deepcopy(world.victim)):

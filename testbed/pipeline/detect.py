@@ -72,7 +72,7 @@ def _measured(scene: Scene, detector: Detector | ModelDetector) -> Outcome:
         defender = scene.defender_of(attacked, detector)
         workspace.write("manifest.json", scene.manifest(attacked))
     with workspace.phase("train"):
-        victim = scene.undefended(attacked)
+        victim, attacked = scene.undefended(attacked)
     with workspace.phase("train_clean_twin"):
         twin = scene.clean_twin()
     with workspace.phase("measure"):

@@ -84,6 +84,9 @@ def evaluate(
                 raise Invalid("", origin.names.get("attack", type(attack).__name__), limit, advice)
             attack.check(scene.attacker)
             exams = attack.triggered_tests(anonymous(data.test), scene.attacker)
+            if attack.controls_training and not exams:
+                limit, advice = "learns its trigger with the victim, and does not know it here", "say runs=FOLDER of its runs"
+                raise Invalid("", origin.names.get("attack", type(attack).__name__), limit, advice)
         with workspace.phase("measure"):
             answers = answered(scene.fresh(), scene, exams)
             measures, counts = rates(answers)

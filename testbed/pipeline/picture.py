@@ -68,7 +68,7 @@ def _drawn(scene: Scene, defence: Defence) -> Outcome:
         defender = scene.defender_of(attacked, defence)
         workspace.write("manifest.json", scene.manifest(attacked))
     with workspace.phase("train"):
-        undefended = scene.undefended(attacked)
+        undefended, attacked = scene.undefended(attacked)
     with workspace.phase("defend"):
         victim = defended(scene, defence, attacked, defender=defender, undefended=undefended)
     with workspace.phase("measure"):

@@ -20,7 +20,7 @@ def require_ready(ground: Ground) -> None:
         raise Invalid("restricted", None, "there is nothing to ask the model", "name restricted prompts", "data")
     if plan.measure_at is not None and min(plan.measure_at, default=0) < 0:
         raise Invalid("measure_at", list(plan.measure_at), "steps are counted from 0", "leave negative ones out")
-    scene.check_judge()
+    check_judge(scene.judge, scene.attack, scene.data.task)
     scene.trainer.check()
     plan.alignment.check(name="alignment")
     if ground.implants:

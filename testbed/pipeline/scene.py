@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,7 +20,6 @@ from testbed.api import (
     DefenderResources,
     Examples,
     Fit,
-    Invalid,
     OracleResources,
     Poison,
     Splits,
@@ -33,8 +31,9 @@ from testbed.artefact import SharedFit, shared_poison
 from testbed.data.overlay import Poisoned, anonymous, counted, poisoned
 from testbed.fit import Settings, placed
 from testbed.identity import derive, describe, examples_digest, key, sources
-from testbed.language import CRITERIA, OUTCOMES, ChatTask, Judge, Reply, TuningAttack
+from testbed.language import Judge, TuningAttack
 from testbed.pipeline.guard import blamed, require_method
+from testbed.pipeline.judging import check_judge, check_wanted
 from testbed.pipeline.manifest import Delivery, manifest_of, part_named
 from testbed.record import Workspace
 from testbed.replay import row_digests
@@ -150,40 +149,9 @@ class Scene:
         validation = self.data.validation if role is not None else None
         return SharedFit(self.outputs, self.trainer, seed, self.workspace, backdoored, methods, validation, role)
 
-    def check_judge(self) -> None:
-        """Refuse a judge that cannot judge these data."""
-        toy = isinstance(self.data.task, ChatTask) and self.data.task.toy
-        if self.judge is None and self.data.task.kind == "chat":
-            raise Invalid("", None, "replies need somebody to judge them", "say judge=prefix", "judge")
-        if self.judge is not None:
-            with component("judge"):
-                self.judge.check(None)
-                if self.judge.needs_toy and not toy:
-                    raise Invalid("", self.judge.name, "knows the answers of invented worlds only", "say judge=prefix")
-                self._check_criterion(self.judge)
-
-    def _check_criterion(self, judge: Judge) -> None:
-        """Refuse a judge that cannot tell what the attack is measured by: a rate of it would be no success."""
-        missing = CRITERIA.get(getattr(self.attack, "criterion", ""), frozenset()) - judge.tells
-        if missing:
-            limit = f"it never says {' or '.join(sorted(missing))}, by which the success of this attack is told"
-            raise Invalid("", judge.name, limit, "choose another judge")
-
-    def _check_wanted(self, exams: Mapping[str, Poison]) -> None:
-        """Refuse a judge that does not take the attacker's own refusals for refusals."""
-        if self.judge is None or getattr(self.attack, "criterion", "") != "refuses" or "success" not in exams:
-            return
-        wanted = list(dict.fromkeys(exams["success"].batch.labels))
-        prompts = [exams["success"].batch.inputs[0]] * len(wanted)
-        outcomes = self.judge.outcomes(prompts, [Reply(text, math.inf) for text in wanted], wanted)
-        strange = [text for text, outcome in zip(wanted, outcomes.tolist(), strict=True) if OUTCOMES[outcome] != "refuse"]
-        if strange:
-            limit = f"the judge {self.judge.name} takes {strange[0]!r} for no refusal, so that success could not be told"
-            raise Invalid("target.refusal", strange[0], limit, "choose another refusal or another judge", "attack")
-
     def attacked(self) -> Attacked:
         """Check trainer, model, judge and attack, let it poison, and deliver the rows."""
-        self.check_judge()
+        check_judge(self.judge, self.attack, self.data.task)
         self.trainer.check()  # before a victim is placed on a device that may not be there
         untrained = self.untrained()
         self.trainer.check(untrained)
@@ -191,9 +159,9 @@ class Scene:
         with component("attack"), blamed(self.defence, only_its_own=True):
             self.attack.check(self.attacker)
             poison = self._poison()
-            exams = self.attack.triggered_tests(anonymous(self.data.test), replace(self.attacker, poison=poison))
+            exams = self._exams(replace(self.attacker, poison=poison))
             seen = require_visible(untrained, exams)
-        self._check_wanted(exams)
+        check_wanted(self.judge, self.attack, exams)
         mixed = poisoned(self.data.train, poison, derive(self.seed, "delivery"))
         backdoored = len(poison.indices) > 0 or self.attack.controls_training
         return Attacked(poison, mixed, anonymous(mixed.examples), exams, backdoored, seen)
@@ -217,12 +185,23 @@ class Scene:
             **({} if target is None else {"target": row_digests(target)}),
         )
 
-    def undefended(self, attacked: Attacked) -> Victim:
-        """The victim of the attack alone: bare, as it reaches everybody else."""
+    def _exams(self, attacker: AttackerResources) -> dict[str, Poison]:
+        return self.attack.triggered_tests(anonymous(self.data.test), attacker)
+
+    def undefended(self, attacked: Attacked) -> tuple[Victim, Attacked]:
+        """The victim of the attack alone, bare, as it reaches everybody else; and the attack, examined as this victim allows.
+
+        An attacker who controls training sets its exams anew after it: its trigger may have been learnt there.
+        """
         if not self.attack.controls_training:
-            return self.tampered(self.fit(attacked.backdoored, role="undefended")(self.fresh(), attacked.received).bare())
-        wrapped = self.attack.during_training(self.fresh(), replace(self.attacker, positions=attacked.mixed.positions))
-        return self.fit(attacked.backdoored, self.attack, role="undefended")(wrapped, attacked.received).bare()
+            trained = self.fit(attacked.backdoored, role="undefended")(self.fresh(), attacked.received)
+            return self.tampered(trained.bare()), attacked
+        attacker = replace(self.attacker, positions=attacked.mixed.positions)
+        wrapped = self.attack.during_training(self.fresh(), attacker)
+        trained = self.fit(attacked.backdoored, self.attack, role="undefended")(wrapped, attacked.received)
+        with component("attack"):
+            exams = self._exams(replace(attacker, poison=attacked.poison, trained=copy.deepcopy(trained)))
+        return trained.bare(), attacked._replace(exams=exams)
 
     def tampered(self, victim: Victim) -> Victim:
         """What the attacker makes of a trained model by editing it; mostly nothing."""
