@@ -5,6 +5,7 @@ from __future__ import annotations
 from testbed.api import Defence, Examples, Invalid, Unsupported, Victim, component
 from testbed.identity import overrides
 from testbed.pipeline.ground import ASKED, Ground
+from testbed.pipeline.judging import check_judge
 from testbed.pipeline.safety import require_safety_rows
 
 
