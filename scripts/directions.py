@@ -229,7 +229,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--outputs", type=Path, default=ROOT / "outputs" / "directions")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     told = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.is_file() else {}
     for key, direction in DIRECTIONS.items():
         if not given.names or {key, direction.name, key.partition("@")[2]} & set(given.names):

@@ -72,5 +72,5 @@ if __name__ == "__main__":
     parser.add_argument("what", choices=["measure", "write"])
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--outputs", type=Path, default=ROOT / "outputs" / "methods")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     measure(given.names, given.outputs.resolve()) if given.what == "measure" else write()

@@ -179,10 +179,12 @@ def spread(examples: Examples, most: int) -> Tensor:
 
 
 def shortened(method: Any) -> Any:
-    """The method, working for `EPOCHS` epochs, steps, rounds and so on at most, or on as few models or candidates."""
-    if not is_dataclass(method):
+    """The method and its parts, working for `EPOCHS` epochs, steps, rounds and so on at most, or on as few models or candidates."""
+    if not is_dataclass(method) or isinstance(method, type):
         return method
     cut = {name: EPOCHS for name, value in vars(method).items() if name.endswith(LENGTHS) and _long(name, value)}
+    parts = {name: shortened(value) for name, value in vars(method).items() if is_dataclass(value)}
+    cut |= {name: part for name, part in parts.items() if part is not getattr(method, name)}
     return replace(method, **cut) if cut else method  # type: ignore[type-var]
 
 
