@@ -1,0 +1,95 @@
+"""Beatrix's Gram matrices and bands against loops, and a class whose correlations were changed."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from testbed.api import Invalid, Unsupported
+from testbed.detector.beatrix import Band, Beatrix, deviations, gram_matrices, two_sample_statistic
+
+
+def test_gram_matrices_are_roots_of_products_of_powers():
+    maps = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0))
+    found = gram_matrices(maps, [1, 2, 3, 8])
+    for image, grams in zip(maps.double().numpy(), found.numpy(), strict=True):
+        for order, entries in zip((1, 2, 3, 8), grams, strict=True):
+            product = (image**order) @ (image**order).T
+            expected = np.sign(product) * np.abs(product) ** (1 / order)
+            np.testing.assert_allclose(entries, expected[np.triu_indices(4)], rtol=1e-4, atol=1e-5)
+
+
+def test_deviation_is_the_share_by_which_an_end_is_passed():
+    band = Band(torch.tensor([[2.0, -1.0]]), torch.tensor([[4.0, 1.0]]))
+    grams = torch.tensor([[[3.0, 0.0]], [[5.0, 0.0]], [[1.0, 3.0]]])
+    assert deviations(grams, band).tolist() == pytest.approx([0, 0.25 / 2, (0.5 + 2) / 2], abs=1e-5)
+
+
+def test_two_sample_statistic_equals_the_loop():
+    one, other = (torch.randn(size, 3, generator=torch.Generator().manual_seed(size)) for size in (6, 9))
+    both = torch.cat([one, other]).double().numpy()
+    squares = np.array([[((x - y) ** 2).sum() for y in both] for x in both])
+    middle = np.sort(squares.ravel())[(squares.size - 1) // 2]
+    kernel = np.exp(-2 * squares / middle) + np.exp(-squares / middle)
+    expected = 6 * 9 / 15 * (kernel[:6, :6].mean() + kernel[6:, 6:].mean() - 2 * kernel[:6, 6:].mean())
+    assert two_sample_statistic(one, other) == pytest.approx(expected)
+    assert two_sample_statistic(one, one) == pytest.approx(0)
+    assert two_sample_statistic(one, other[:0]) == 0
+
+
+@pytest.fixture(scope="module")
+def planted(linear_victim):
+    """Images of four channels tell their class by the mean of the first, which is all that the model reads."""
+    weights = torch.zeros(6, 4, 3, 3)
+    weights[:, 0] = torch.arange(6)[:, None, None] / 9
+    victim = linear_victim(weights.flatten(1), -(torch.arange(6) ** 2) / 2.0)
+    return victim
+
+
+def _drawn(each: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    random, labels = torch.Generator().manual_seed(seed), torch.arange(6 * each) % 6
+    images = torch.randn(len(labels), 4, 3, 3, generator=random).abs()
+    images[:, 0] = labels[:, None, None] + 0.02 * torch.randn(len(labels), 3, 3, generator=random)
+    return images, labels
+
+
+def test_images_with_other_correlations_than_their_class_are_found(planted, rows, defender):
+    reserve, queries = rows(*_drawn(30, 0)), rows(*_drawn(60, 1))
+    strange = (queries.labels == 4).nonzero().flatten()[:30]
+    queries.inputs[strange, 2:] = 12 * queries.inputs[strange, 2:3]
+    resources, detector = defender(planted, reserve, classes=6), Beatrix(orders=(1, 2, 3), band=3.0)
+    scores = detector.score(queries, planted, resources)
+    truth = torch.zeros(360, dtype=torch.bool)
+    truth[strange] = True
+    assert scores[truth].min() > scores[~truth].max()
+    flagged = detector.decide(scores, queries, planted, resources)
+    assert flagged[truth].all() and flagged[~truth].double().mean() < 0.02
+    clean = rows(*_drawn(60, 2))
+    assert not detector.decide(detector.score(clean, planted, resources), clean, planted, resources).any()
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [{"layer": "no"}, {"orders": ()}, {"orders": (0,)}, {"band": 0}, {"clean_quantile": 1}, {"index_threshold": 0}],
+)
+def test_what_cannot_work_is_refused(parameters, planted, rows, linear_victim, defender):
+    (name,), reserve = parameters, rows(torch.zeros(15, 3, 32, 32), torch.arange(15) % 3)
+    victim = linear_victim(torch.zeros(3, 3072))
+    with pytest.raises(Invalid, match=name):
+        Beatrix(**parameters).check(defender(victim, reserve))
+    with pytest.raises(Invalid, match="at least 5"):
+        Beatrix().check(defender(victim, rows(torch.zeros(14, 3, 32, 32), torch.arange(14) % 3)))
+    with pytest.raises(Unsupported, match="images"):
+        Beatrix().check(defender(victim, reserve, kind="text"))
+    assert Beatrix().index_threshold == pytest.approx(math.e**2)
+
+
+def test_features_without_places_are_unsupported(rows, linear_victim, defender):
+    victim = linear_victim(torch.zeros(3, 3072))
+    flat = type("Flat", (type(victim),), {"features": lambda _, inputs, layer: inputs.flatten(1).float()})
+    victim.__class__ = flat
+    with pytest.raises(Unsupported, match="convolutional"):
+        Beatrix().check(defender(victim, rows(torch.zeros(15, 3, 32, 32), torch.arange(15) % 3)))
