@@ -199,6 +199,8 @@ def page(told: Mapping[str, Mapping[str, Any]]) -> str:
             cells = "; ".join(f"{_short(command)}: {_numbers(cell)}" for command, cell in told[key]["cells"].items())
             place = key.partition("@")[2]
             lines.append(f"| {direction.says} | {place} | **{told[key]['verdict']}** | {cells} | {direction.source} |")
+        else:
+            lines.append(f"| {direction.says} | {key.partition('@')[2]} | not tried yet | – | {direction.source} |")
     return "\n".join(lines) + "\n"
 
 

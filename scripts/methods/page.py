@@ -81,7 +81,7 @@ def _row(header: Header, cells: Sequence[Mapping[str, Any]], seen: Mapping[str, 
         ", ".join(seen.get("needs", ())) or "nothing more",
         _cost(cells),
         claim or "–",
-        "; ".join(_told(header.group, cell) for cell in cells) or "not measured",
+        "; ".join(_told(header.group, cell) for cell in cells) or header.here or "not measured",
         "; ".join(_as_published(line) for line in header.published) or "–",
         "; ".join(filter(None, (_difference(line, cells) for line in header.published))) or "–",
     ]

@@ -179,7 +179,7 @@ def spread(examples: Examples, most: int) -> Tensor:
 
 
 def shortened(method: Any) -> Any:
-    """The method and its parts, working for `EPOCHS` epochs, steps, rounds and so on at most, or on as few models or candidates."""
+    """The method and its parts, at work for `EPOCHS` epochs, steps, rounds and so on at most, or on as few models."""
     if not is_dataclass(method) or isinstance(method, type):
         return method
     cut = {name: EPOCHS for name, value in vars(method).items() if name.endswith(LENGTHS) and _long(name, value)}

@@ -72,10 +72,11 @@ class Beatrix(Detector):
         require_rows_of_each_class(resources, FOLDS)
         if self.layer is not None:
             require_layer(victim, self.layer)
+        read_and_last = {self._layer(victim), *(victim.layers[-2:-1] if self.layer is None else ())}
+        blank = torch.zeros(1, *task.shape, device=victim.device)
         with torch.no_grad(), evaluating(victim):
-            shape = victim.features(torch.zeros(1, *task.shape, device=victim.device), self._layer(victim)).shape
-        if len(shape) != 4:
-            raise Unsupported("needs a layer of convolutional maps (channels, height, width)")
+            if any(victim.features(blank, layer).ndim != 4 for layer in read_and_last):
+                raise Unsupported("needs a convolutional model, whose layers are maps (channels, height, width)")
 
     def score(self, examples: Examples, victim: Victim, resources: DefenderResources) -> Tensor:
         """float64 (n,), 0 or more."""

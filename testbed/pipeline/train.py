@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from testbed.answers import record, write_answers
@@ -134,12 +135,14 @@ def unchanged(examples: Examples, exams: Mapping[str, Poison]) -> Poison | None:
     """An exam of the data's own as the attacker's: its rows as they are, and the one class that the attacker wants of all.
 
     Such as photographs in which the trigger is really worn: how often is the target answered to what nobody stamped? None
-    where the attacker wants several classes, none, or texts.
+    where the attacker wants several classes, none, or texts, and where some rows are of that class: there accuracy is told.
     """
     wanted = exams["success"].batch.labels if "success" in exams else None
     if not isinstance(wanted, Tensor) or len(wanted.unique()) != 1:
         return None
-    rows = (all_labels(examples) != wanted[0]).nonzero().flatten()
+    if bool((all_labels(examples) == wanted[0]).any()):
+        return None
+    rows = torch.arange(len(examples))
     batch = examples[rows]
     return Poison(rows, Batch(batch.inputs, wanted[:1].expand(len(rows)), rows))
 

@@ -91,5 +91,5 @@ def test_features_without_places_are_unsupported(rows, linear_victim, defender):
     victim = linear_victim(torch.zeros(3, 3072))
     flat = type("Flat", (type(victim),), {"features": lambda _, inputs, layer: inputs.flatten(1).float()})
     victim.__class__ = flat
-    with pytest.raises(Unsupported, match="convolutional"):
+    with pytest.raises(Unsupported, match="convolutional model"):
         Beatrix().check(defender(victim, rows(torch.zeros(15, 3, 32, 32), torch.arange(15) % 3)))

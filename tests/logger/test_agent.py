@@ -60,6 +60,8 @@ def agent(cloud: Callable[[str], Cloud], tmp_path: Path, monkeypatch: pytest.Mon
     return call
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_an_agent_trains_what_the_sweep_asks_for_and_shows_it_as_its_run(agent) -> None:
     server = agent(attack=["badnets"])
     (folder,) = Path("outputs/train").glob("badnets-none-digits-s0-*")

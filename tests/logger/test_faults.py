@@ -98,6 +98,8 @@ def test_a_disk_that_fills_while_a_view_is_written_costs_seconds_and_nothing_els
     assert kept_summary(outputs)["status"] == "done", "once there is room again, it is shown"
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_killed_at_any_moment_it_harms_nothing_and_is_shown_the_next_time(
     run: Callable[..., Path], outputs: Path, dice: random.Random
 ) -> None:

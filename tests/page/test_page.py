@@ -64,8 +64,10 @@ def spread(*values: float) -> Spread:
 
 def cell(method: str, attack: str = "badnets", success: float = 0.5, accuracy: float = 0.9, **more: Any) -> Cell:
     """A cell of three seeds around these numbers."""
-    trials = tuple(Trial("digits", attack, None, method, seed, "done", folder=f"train/{method}-{seed}") for seed in range(3))
     around = {"attack_success_rate": success, "clean_accuracy": accuracy}
+    told = [{name: value + (seed - 1) / 100 for name, value in around.items()} for seed in range(3)]
+    made = (("digits", attack, None, method, seed, "done") for seed in range(3))
+    trials = tuple(Trial(*one, measures=told[one[4]], folder=f"train/{method}-{one[4]}") for one in made)
     spreads = {name: spread(value - 0.01, value, value + 0.01) for name, value in around.items()}
     return Cell("digits", attack, None, method, trials, **{"spreads": spreads, **more})
 

@@ -59,11 +59,13 @@ def test_rate_zero_is_the_clean_baseline_with_its_exams(world: World) -> None:
 
 
 def test_exams_of_the_data_s_own_say_how_often_what_nobody_stamped_is_taken_for_the_target(world: World) -> None:
-    exams = {"worn": world.splits.test.take(torch.arange(60))}
+    test = world.splits.test
+    others = test.labels[:60] != 0
+    exams = {"worn": test.take(others.nonzero().flatten()), "mixed": test.take(torch.arange(60))}
     folder = world(data=replace(world.splits, exams=exams))
     found, stored = result(folder), load_file(folder / "answers.safetensors")
-    others = exams["worn"].labels != 0
     assert found["counts"]["worn_attack_success_rate"] == int(others.sum()) == len(stored["worn.given"]) < 60
+    assert "mixed_accuracy" in found["measures"] and "mixed_attack_success_rate" not in found["measures"]
     for prefix in ("", "undefended_", "clean_twin_"):
         given = stored[f"{prefix}worn.given"]
         assert found["measures"][f"{prefix}worn_attack_success_rate"] == (given == 0).double().mean().item()
