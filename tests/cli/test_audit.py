@@ -119,7 +119,8 @@ def test_backdoored_models_are_told_from_clean_ones(say: Say, here: Path) -> Non
                 save_file(network, here / path)
             else:
                 torch.save(network if ending == "pt" else _backdoorbench(network), here / path)
-            said = say("audit", "model=small_cnn", f"model.path={path}", "data=digits")  # every detector that there is
+            # One detector: of m that look at once, a clean model has up to m chances in nine (docs/auditing.md).
+            said = say("audit", "model=small_cnn", f"model.path={path}", "data=digits", "detector=neural_cleanse")
             assert said.code == 0, said.err
             end = _report(said.out)["conclusion"]
             found.append((end["word"], end["toward"]))
