@@ -40,7 +40,7 @@ def test_a_suite_of_two_trials_is_run_pooled_and_extended(here: Path, say: Say, 
     assert len(twins) == 1  # and the clean arm's own victim is that twin
     report = say("report")
     assert report.code == 0 and "runs: 3 of 3 done" in report.out and " of 2 trials [" in report.out
-    again = say(*words, "targets=1", "--dry-run")
+    again = spawn(*words, "targets=1", "--dry-run")  # where the variables are those that the runs were made with
     assert "2 runs in 2 cells; 2 are done already" in again.out
     assert "trial: the suite gives it to every run; say targets= to choose others" in say(*words, "trial=3").refusal()
 
