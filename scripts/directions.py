@@ -112,8 +112,11 @@ def tried(data: str, *, rate: str = "") -> list[Direction]:
             "SCALE-UP and IBD-PSC separate BadNets' queries from clean ones",
             "Guo et al. 2023 (ICLR, arXiv 2302.03251); Hou et al. 2024 (ICML, arXiv 2405.09786)",
             tuple(f"{detect} attack=badnets detector={detector}" for detector in ("scale_up", "ibd_psc")),
-            lambda scaled, amplified: min(mean(scaled, "auroc"), mean(amplified, "auroc")) > 0.9,
-            ("attack_success_rate", "auroc", "tpr_at_rule", "false_alarm_rate"),
+            lambda scaled, amplified: min(mean(scaled, "auroc"), mean(amplified, "queries_auroc")) > 0.9,
+            (
+                *("attack_success_rate", "auroc", "tpr_at_rule", "fpr_at_rule"),
+                *("queries_auroc", "queries_tpr_at_rule", "queries_fpr_at_rule"),
+            ),
         ),
     ]
 
