@@ -241,7 +241,7 @@ def main() -> None:
             told[key] = record(direction, given.outputs.resolve())
             KEPT.write_text(json.dumps(told, indent=1, sort_keys=True) + "\n", encoding="utf-8")
             print(f"{key}: {told[key]['verdict']}", flush=True)
-    PAGE.write_text(page(told), encoding="utf-8")
+    PAGE.write_text(page(json.loads(KEPT.read_text(encoding="utf-8"))), encoding="utf-8")  # in the order in which it is kept
     print(PAGE)
 
 
