@@ -28,14 +28,15 @@ class InputAware(Attack):
 
         CE(f(x'), label) + diversity_weight mean |x - x~| / |g(x) - g(x~)|,
 
-    x~ being another row of the batch. In each batch round(attack_rate B) rows show their own trigger and are given the target
-    label, round(cross_rate B) show the trigger of x~ and keep theirs, the others are as they are. Exams, set after training:
+    x~ being another row of the batch. In each batch round(batch_share B) rows show their own trigger and are given the target
+    label, round(cross_share B) show the trigger of x~ and keep theirs, the others are as they are. Exams, set after training:
     'success', and as a near miss 'cross_trigger', the same test rows with the trigger of another test row.
 
     The paper's are the loss, the shares of a batch, the masks' epochs, their density and the weights; from memory are the
-    form of the masks' loss and the sharpening of m. Ours: the networks have no optimiser of their own, so `pattern_rate`
-    scales the gradient of g (under plain descent a learning rate, beside the victim's); they normalise over the image instead
-    of the batch, and are narrower; x~ comes from the same batch, in the paper from a second reading of the data.
+    form of the masks' loss and the sharpening of m. Ours: g has no optimiser of its own, so that a gradient that reaches the
+    drawings of a batch is cut to the length `longest_slope`, without which plain descent ends in one drawing for all images;
+    both networks normalise over the image instead of the batch, and are narrower; x~ comes from the same batch, in the paper
+    from a second reading of the data.
 
     Raises:
         Unsupported: the data are no images, or the model does not show its augmented inputs.
@@ -43,38 +44,40 @@ class InputAware(Attack):
     Source: Nguyen and Tran 2020 (NeurIPS), arXiv 2010.08138.
     """
 
-    attack_rate: float
-    cross_rate: float
+    batch_share: float
+    cross_share: float
     target_label: int
     mask_epochs: int
     mask_density: float
     mask_weight: float
     diversity_weight: float
-    pattern_rate: float
+    longest_slope: float
     width: int
 
     @property
     def budget(self) -> Mapping[str, float]:
-        """What the attack is allowed: the shares of each batch that are stamped."""
-        return {"attack_rate": self.attack_rate, "cross_rate": self.cross_rate}
+        """What the attack is allowed: the shares of each batch that it stamps."""
+        return {"batch_share": self.batch_share, "cross_share": self.cross_share}
 
     def check(self, resources: AttackerResources) -> None:
         if resources.task.kind != "images":
             raise Unsupported(f"needs images, not {resources.task.kind}")
         AllToOne().check(self.target_label, len(resources.task.classes))
-        if not 0 < self.attack_rate <= 1:
-            raise Invalid("attack_rate", self.attack_rate, "must be above 0 and at most 1")
-        if not 0 <= self.cross_rate <= 1 - self.attack_rate:
-            limit = f"must lie between 0 and what attack_rate={self.attack_rate} leaves of a batch"
-            raise Invalid("cross_rate", self.cross_rate, limit)
+        if not 0 < self.batch_share <= 1:
+            raise Invalid("batch_share", self.batch_share, "must be above 0 and at most 1")
+        if not 0 <= self.cross_share <= 1 - self.batch_share:
+            limit = f"must lie between 0 and what batch_share={self.batch_share} leaves of a batch"
+            raise Invalid("cross_share", self.cross_share, limit)
         for name, least in (("mask_epochs", 0), ("width", 1)):
             if getattr(self, name) < least:
                 raise Invalid(name, getattr(self, name), f"must be at least {least}")
         if not 0 <= self.mask_density <= 1:
             raise Invalid("mask_density", self.mask_density, "must lie between 0 and 1")
-        for name in ("mask_weight", "diversity_weight", "pattern_rate"):
+        for name in ("mask_weight", "diversity_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise Invalid(name, getattr(self, name), "must be at least 0, and finite")
+        if not 0 < self.longest_slope < math.inf:
+            raise Invalid("longest_slope", self.longest_slope, "must be above 0, and finite")
 
     def poison(self, resources: AttackerResources) -> Poison:
         none = torch.arange(0)  # the attacker stamps in training what it likes
@@ -84,7 +87,7 @@ class InputAware(Attack):
         shape = resources.train[torch.arange(1)].inputs.shape[1:]
         patterns = painter(shape, shape[0], self.width, derive(resources.seed, "patterns")).to(victim.device)
         masks = painter(shape, 1, self.width, derive(resources.seed, "masks")).to(victim.device)
-        lesson = Lesson(self.target_label, self.attack_rate, self.cross_rate, self.pattern_rate, self.diversity_weight)
+        lesson = Lesson(self.target_label, self.batch_share, self.cross_share, self.longest_slope, self.diversity_weight)
         wrapped = OwnTriggerTraining(victim, OwnTrigger(patterns, masks), lesson)
         sizes = {"density": self.mask_density, "density_weight": self.mask_weight, "epochs": self.mask_epochs}
         train_masks(masks, resources.train, seed=resources.seed, **sizes)  # type: ignore[arg-type]

@@ -122,21 +122,21 @@ class Lesson:
     """What a training teaches besides the task; see `OwnTriggerTraining`."""
 
     target_label: int
-    attack_rate: float
-    cross_rate: float
+    batch_share: float
+    cross_share: float
     longest_slope: float
     diversity_weight: float
 
-    def rows(self, rate: float, count: int) -> int:
-        """round(rate count), but one at least where the rate is above 0: small batches are not left in peace."""
-        return max(round(rate * count), int(rate > 0))
+    def rows(self, share: float, count: int) -> int:
+        """round(share count), but one at least where the share is above 0: small batches are not left in peace."""
+        return max(round(share * count), int(share > 0))
 
 
 class OwnTriggerTraining(StampedTraining):
     """A victim whose training also teaches the patterns of `trigger`, by the same optimiser; in all else the victim itself.
 
-    Of B rows of a batch the first round(attack_rate B) show their own trigger and are given the target label; after them
-    round(cross_rate B) show the trigger of the row before and keep theirs. They are other rows each time, for the order is
+    Of B rows of a batch the first round(batch_share B) show their own trigger and are given the target label; after them
+    round(cross_share B) show the trigger of the row before and keep theirs. They are other rows each time, for the order is
     drawn anew in each epoch. The loss is the victim's, plus `diversity_weight` times the diversity loss of the patterns drawn
     for the former. A gradient that reaches the drawings of a batch is cut to the length `longest_slope`: where two of them are
     alike the diversity loss has no bound. The masks stay as they are.
@@ -149,7 +149,7 @@ class OwnTriggerTraining(StampedTraining):
     def loss(self, batch: Batch) -> Tensor:
         lesson, trigger = self.lesson, self.trigger
         images = self.victim.augmented(batch.inputs).float()  # type: ignore[operator]
-        own, crossed = (lesson.rows(rate, len(images)) for rate in (lesson.attack_rate, lesson.cross_rate))
+        own, crossed = (lesson.rows(share, len(images)) for share in (lesson.batch_share, lesson.cross_share))
         others, labels = images.roll(1, 0), batch.labels.clone()
         drawn_for = torch.cat([images[:own], others[own : own + crossed]])
         drawn = limited(trigger.patterns(torch.cat([drawn_for, others[:own]])), lesson.longest_slope)  # type: ignore[attr-defined]
