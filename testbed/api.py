@@ -251,6 +251,27 @@ class Victim(Described, nn.Module, ABC):
         return next(self.parameters()).device
 
 
+class Wrapper(Victim):
+    """`victim` in every respect that a subclass does not override."""
+
+    def __init__(self, victim: Victim) -> None:
+        super().__init__()
+        self.victim = victim
+
+    def forward(self, inputs: Any) -> Tensor:
+        return self.victim(inputs)
+
+    def loss(self, batch: Batch) -> Tensor:
+        return self.victim.loss(batch)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        return self.victim.layers
+
+    def features(self, inputs: Any, layer: str) -> Tensor:
+        return self.victim.features(inputs, layer)
+
+
 Trigger = Callable[[Any, Tensor, int], Any]
 """`trigger(inputs, rows, seed) -> inputs`: stamps a whole raw batch, leaves its argument as it was, keeps its dtype (uint8 is
 rounded as a stored image would be). What is random depends on (seed, row), never on the batch."""

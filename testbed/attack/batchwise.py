@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from testbed.api import Attack, AttackerResources, Batch, Examples, Invalid, Poison, Trigger, Victim
+from testbed.api import Attack, AttackerResources, Batch, Examples, Invalid, Poison, Trigger, Victim, Wrapper
 from testbed.attack.backdoor import Backdoor
 from testbed.attack.label import AllToAll, AllToOne
 from testbed.identity import derive, generator
@@ -74,25 +74,15 @@ class Batchwise(Attack):
         return Backdoor(self.trigger, self.label, 0.0, self.target_label)
 
 
-class BatchwiseTraining(Victim):
+class BatchwiseTraining(Wrapper):
     """A victim whose loss is that of the attacker's batches; in all else the victim itself."""
 
     def __init__(self, victim: Victim, attack: Batchwise, classes: int, seed: int) -> None:
-        super().__init__()
-        self.victim, self.attack, self.classes, self.seed = victim, attack, classes, seed
+        super().__init__(victim)
+        self.attack, self.classes, self.seed = attack, classes, seed
 
     def loss(self, batch: Batch) -> Tensor:
         return self.victim.loss(self.attack.shown(batch, self.classes, self.seed))
 
     def bare(self) -> Victim:
         return self.victim.bare()
-
-    def forward(self, inputs: Any) -> Tensor:
-        return self.victim(inputs)
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        return self.victim.layers
-
-    def features(self, inputs: Any, layer: str) -> Tensor:
-        return self.victim.features(inputs, layer)

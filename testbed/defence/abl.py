@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from testbed.api import Batch, Defence, DefenderResources, Examples, Invalid, Unsupported, Victim
+from testbed.api import Batch, Defence, DefenderResources, Examples, Invalid, Unsupported, Victim, Wrapper
 from testbed.features import batches, evaluating, on_device, select
 
 FEWEST = 2
@@ -79,12 +78,12 @@ class AntiBackdoorLearning(Defence):
         return suspected
 
 
-class HeldBack(Victim):
+class HeldBack(Wrapper):
     """The victim, trained by sign(L - gamma) L."""
 
     def __init__(self, victim: Victim, gamma: float) -> None:
-        super().__init__()
-        self.victim, self.gamma = victim, gamma
+        super().__init__(victim)
+        self.gamma = gamma
 
     def loss(self, batch: Batch) -> Tensor:
         loss = self.victim.loss(batch)
@@ -92,16 +91,6 @@ class HeldBack(Victim):
 
     def bare(self) -> Victim:
         return self.victim.bare()
-
-    def forward(self, inputs: Any) -> Tensor:
-        return self.victim(inputs)
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        return self.victim.layers
-
-    def features(self, inputs: Any, layer: str) -> Tensor:
-        return self.victim.features(inputs, layer)
 
 
 @torch.no_grad()

@@ -7,18 +7,18 @@ from typing import Any
 
 from torch import Tensor
 
-from testbed.api import Batch, ImageTask, Task, Unsupported, Victim
+from testbed.api import Batch, ImageTask, Task, Unsupported, Victim, Wrapper
 
 
-class Preprocessed(Victim):
+class Preprocessed(Wrapper):
     """Answers as `victim` does, to inputs that `change` has gone over: images (B, C, H, W) in 0..255 to images of that shape.
 
     What `change` does to an image must not depend on the others of its batch.
     """
 
     def __init__(self, victim: Victim, change: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.victim, self.change = victim, change
+        super().__init__(victim)
+        self.change = change
 
     def forward(self, inputs: Tensor) -> Tensor:
         return self.victim(self.change(inputs))
@@ -28,10 +28,6 @@ class Preprocessed(Victim):
 
     def loss(self, batch: Batch) -> Tensor:
         return self.victim.loss(batch._replace(inputs=self.change(batch.inputs)))
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        return self.victim.layers
 
     def features(self, inputs: Tensor, layer: str) -> Tensor:
         return self.victim.features(self.change(inputs), layer)

@@ -8,7 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from testbed.api import Batch, Defence, DefenderResources, Detector, Invalid, ModelDetector, Unsupported, Victim, component
+from testbed.api import (
+    Batch,
+    Defence,
+    DefenderResources,
+    Detector,
+    Invalid,
+    ModelDetector,
+    Unsupported,
+    Victim,
+    Wrapper,
+    component,
+)
 from testbed.defence.filter import require_judge
 from testbed.defence.rule import clean_quantile
 
@@ -43,29 +54,16 @@ class Reject(Defence):
         return Rejecting(victim, self.detector, threshold, resources)  # type: ignore[arg-type]
 
 
-class Rejecting(Victim):
+class Rejecting(Wrapper):
     """Answers as `victim` does, but -1 where the detector's score exceeds the threshold."""
 
     def __init__(self, victim: Victim, detector: Detector, threshold: float, resources: DefenderResources) -> None:
-        super().__init__()
-        self.victim, self.detector, self.threshold, self.resources = victim, detector, threshold, resources
+        super().__init__(victim)
+        self.detector, self.threshold, self.resources = detector, threshold, resources
 
     def answers(self, inputs: Any) -> Any:
         scores = self.detector.score(_Queries(inputs), self.victim, self.resources)
         return torch.where((scores > self.threshold).to(self.device), -1, self.victim.answers(inputs))
-
-    def forward(self, inputs: Any) -> Tensor:
-        return self.victim(inputs)
-
-    def loss(self, batch: Batch) -> Tensor:
-        return self.victim.loss(batch)
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        return self.victim.layers
-
-    def features(self, inputs: Any, layer: str) -> Tensor:
-        return self.victim.features(inputs, layer)
 
 
 class _Queries:
