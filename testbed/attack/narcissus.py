@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from testbed.api import Attack, AttackerResources, Examples, Invalid, Poison
+from testbed.api import AttackerResources, Invalid
 from testbed.attack.backdoor import Backdoor
 from testbed.attack.label import AllToOne
-from testbed.attack.optimised_trigger import Perturbation, shown_change
+from testbed.attack.universal_trigger import Perturbation, UniversalTrigger
 from testbed.features import all_labels, on_device, progress
 from testbed.identity import generator
 from testbed.numerics.trigger_inversion import frozen
 
 
 @dataclass(frozen=True)
-class Narcissus(Attack):
+class Narcissus(UniversalTrigger):
     """d = argmin mean CE(f(clip(x + d)), target) over rows x of the target class, |d| <= max_change; x' = clip(x + d).
 
     f is a surrogate that the attacker trains as the victim will be. d begins at 0; each of `rounds` is one step of RAdam of
@@ -63,14 +63,6 @@ class Narcissus(Attack):
         for name in ("magnification", "step_size"):
             if not 0 < getattr(self, name) < torch.inf:
                 raise Invalid(name, getattr(self, name), "must be above 0, and finite")
-
-    def poison(self, resources: AttackerResources) -> Poison:
-        return self._backdoor(self._crafted(resources)).poison(resources)
-
-    def triggered_tests(self, test: Examples, resources: AttackerResources) -> dict[str, Poison]:
-        poison = self.poison(resources) if resources.poison is None else resources.poison
-        change = shown_change(resources.train[poison.indices].inputs, poison.batch.inputs)
-        return self._backdoor(change).triggered_tests(test, resources)
 
     def _backdoor(self, change: Tensor) -> Backdoor:
         magnified = Perturbation(self.magnification * change)

@@ -12,27 +12,18 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from testbed.api import Attack, AttackerResources, Batch, Examples, Invalid, Poison, Victim
+from testbed.api import AttackerResources, Batch, Examples, Invalid, Victim
 from testbed.attack.backdoor import Backdoor
 from testbed.attack.label import AllToOne
 from testbed.attack.rehearsal import Rehearsed, check_known, rehearse
+from testbed.attack.universal_trigger import Perturbation, UniversalTrigger
 from testbed.features import accuracy, all_labels, select
 from testbed.identity import derive, generator
 from testbed.numerics.trigger_inversion import frozen
 
 
 @dataclass(frozen=True)
-class Perturbation:
-    """x' = clip(x + change, 0, 255), with whole numbers `change` float32 (C, H, W)."""
-
-    change: Tensor
-
-    def __call__(self, inputs: Tensor, rows: Tensor, seed: int) -> Tensor:
-        return (inputs.float() + self.change.to(inputs.device)).clamp(0, 255).to(inputs.dtype)
-
-
-@dataclass(frozen=True)
-class OptimisedTrigger(Attack):
+class OptimisedTrigger(UniversalTrigger):
     """BadNets' labels with x' = clip(x + d), |d| at most `max_change` grey levels, d chosen by signed gradient descent.
 
     d begins as random signs. In each of `rounds` a surrogate is trained on rows that carry the present d; then `steps`
@@ -85,14 +76,6 @@ class OptimisedTrigger(Attack):
             limit = f"twice {count} of {left} clean rows would be kept back, which must be 2 at least and not all of them"
             raise Invalid("reserve_share", self.reserve_share, limit, "0.1 is a tenth of the rows")
         check_known(resources, self.reserve_share)
-
-    def poison(self, resources: AttackerResources) -> Poison:
-        return self._backdoor(self._crafted(resources)).poison(resources)
-
-    def triggered_tests(self, test: Examples, resources: AttackerResources) -> dict[str, Poison]:
-        poison = self.poison(resources) if resources.poison is None else resources.poison
-        change = shown_change(resources.train[poison.indices].inputs, poison.batch.inputs)
-        return self._backdoor(change).triggered_tests(test, resources)
 
     def _backdoor(self, change: Tensor) -> Backdoor:
         return Backdoor(Perturbation(change), AllToOne(), self.poison_rate, self.target_label)
@@ -174,12 +157,6 @@ class _Answered:
     def __getitem__(self, indices: Tensor) -> Batch:
         batch = self.base[indices]
         return Batch(self.trigger(batch.inputs, indices, 0), torch.full_like(batch.labels, self.target_label), indices)
-
-
-def shown_change(clean: Tensor, stamped: Tensor) -> Tensor:
-    """The largest change, up or down, of each pixel over n rows, float32 (C, H, W): of d what clipping lets through."""
-    changes = stamped.float() - clean.float()
-    return changes.gather(0, changes.abs().argmax(0, keepdim=True))[0]
 
 
 def _moved(batch: Batch, victim: Victim) -> Batch:

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from testbed.api import Invalid
 from testbed.attack.narcissus import Narcissus
-from testbed.attack.optimised_trigger import shown_change
+from testbed.attack.universal_trigger import shown_change
 from tests.attack.test_backdoor import rows
 from tests.attack.test_optimised_trigger import attacker
 

@@ -11,8 +11,9 @@ import torch
 
 from testbed.api import AttackerResources, Defence, DefenderResources, Examples, Invalid, OracleResources, Victim
 from testbed.attack.adaptive_trigger import AdaptiveTrigger
-from testbed.attack.optimised_trigger import OptimisedTrigger, Perturbation, shown_change
+from testbed.attack.optimised_trigger import OptimisedTrigger
 from testbed.attack.rehearsal import Rehearsed, rehearse
+from testbed.attack.universal_trigger import Perturbation, shown_change
 from testbed.defence.fine_tuning import FineTuning
 from testbed.defence.none import NoDefence
 from testbed.fit import Settings, constant, fit
