@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +50,14 @@ def draw_triggers(folder: Path, name: str, triggers: Any) -> None:
 
 def draw_detection(folder: Path, prefix: str, scores: Tensor, suspicious: Tensor, *, toy: bool = False) -> None:
     """Histogram of the scores of clean and suspicious rows, and the ROC curve with a logarithmic false-positive axis."""
-    import matplotlib as mpl  # a second to import: only where something is drawn
+    with plot(folder / "figures" / f"{prefix}scores.png", (9, 3.6), ncols=2) as (figure, (left, right)):
+        _histogram(left, scores, suspicious)
+        _roc(right, scores, suspicious)
+        if toy:
+            figure.suptitle("toy: it shows mechanisms and ranks nothing")
 
-    mpl.use("Agg")
-    from matplotlib import pyplot
 
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+def _histogram(left: Any, scores: Tensor, suspicious: Tensor) -> None:
     bins = np.histogram_bin_edges(scores.numpy(), bins=40)
     for label, chosen, colour in (("clean", ~suspicious, "tab:blue"), ("poisoned", suspicious, "tab:red")):
         if chosen.any():
@@ -62,6 +65,9 @@ def draw_detection(folder: Path, prefix: str, scores: Tensor, suspicious: Tensor
             left.hist(scores[chosen].numpy(), bins=bins, density=True, alpha=0.6, label=shown, color=colour)
     left.set(xlabel="score, higher is more suspicious", ylabel="density")
     left.legend()
+
+
+def _roc(right: Any, scores: Tensor, suspicious: Tensor) -> None:
     if suspicious.any() and not suspicious.all():
         from sklearn.metrics import roc_curve
 
@@ -73,10 +79,22 @@ def draw_detection(folder: Path, prefix: str, scores: Tensor, suspicious: Tensor
         right.legend()
     else:
         right.text(0.5, 0.5, "no ROC curve: one kind of rows only", ha="center")
-    if toy:
-        figure.suptitle("toy: it shows mechanisms and ranks nothing")
-    figure.savefig(_into(folder / "figures" / f"{prefix}scores.png"), dpi=110, metadata=SAID)
-    pyplot.close(figure)
+
+
+@contextmanager
+def plot(path: Path, size: tuple[float, float], **layout: Any) -> Iterator[tuple[Any, Any]]:
+    """A Matplotlib figure with its axes, which is written to `path` afterwards; `layout` is that of its axes."""
+    import matplotlib as mpl  # a second to import: only where something is drawn
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=size, layout="constrained", **layout)
+    try:
+        yield figure, axes
+        figure.savefig(_into(path), dpi=110, metadata=SAID)
+    finally:
+        pyplot.close(figure)
 
 
 def save_images(path: Path, images: Tensor, columns: int, least_width: int = 64) -> None:
@@ -113,12 +131,13 @@ def draw_trajectory(folder: Path, trajectories: Mapping[str, Sequence[Any]], *, 
 
     `trajectories` map '' to the points of the run, and 'undefended' to those of the attack alone, drawn as dashes.
     """
-    import matplotlib as mpl
+    place, ratios = folder / "figures" / "trajectory.png", (2.4, 1)
+    with plot(place, (8, 6.2), nrows=2, sharex=True, height_ratios=ratios) as (figure, (above, below)):
+        _trajectories(above, below, trajectories, title)
+        figure.legend(*above.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize="small", frameon=False)
 
-    mpl.use("Agg")
-    from matplotlib import pyplot
 
-    figure, (above, below) = pyplot.subplots(2, 1, figsize=(8, 6.2), sharex=True, layout="constrained", height_ratios=(2.4, 1))
+def _trajectories(above: Any, below: Any, trajectories: Mapping[str, Sequence[Any]], title: str) -> None:
     for victim, points in trajectories.items():
         style: dict[str, Any] = {"linestyle": "--", "alpha": 0.6} if victim else {"marker": ".", "linestyle": "-"}
         for metric, (label, colour) in CURVES.items():
@@ -130,9 +149,6 @@ def draw_trajectory(folder: Path, trajectories: Mapping[str, Sequence[Any]], *, 
     above.set(ylabel="share of prompts", ylim=(-0.03, 1.03), title=title)
     below.set(xlabel="fine-tuning step (log scale)", ylabel="log-odds of refusal")
     below.set_xticks(np.log1p(ticks), [str(step) for step in ticks])
-    figure.legend(*above.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize="small", frameon=False)
-    figure.savefig(_into(folder / "figures" / "trajectory.png"), dpi=110, metadata=SAID)
-    pyplot.close(figure)
 
 
 def _series(points: Sequence[Any], metric: str) -> tuple[list[float], list[float]]:

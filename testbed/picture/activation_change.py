@@ -7,7 +7,8 @@ from torch import Tensor
 
 from testbed.api import Unsupported
 from testbed.features import evaluating, on_device
-from testbed.picture.view import Measures, View, drawing
+from testbed.figure import plot
+from testbed.picture.view import Measures, View
 
 MOST = 512
 
@@ -59,7 +60,7 @@ def _rank_correlation(one: Tensor, other: Tensor) -> float | None:
 
 
 def _draw(view: View, weight: Tensor, change: Tensor) -> None:
-    with drawing(view.folder / "figures" / "activation_change.png") as axis:
+    with plot(view.folder / "figures" / "activation_change.png", (6.0, 4.2)) as (_, axis):
         axis.scatter(weight.numpy(), change.numpy(), color="tab:purple", s=22, alpha=0.8)
         for channel in change.argsort(descending=True)[:5].tolist():
             axis.annotate(

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from testbed.api import Unsupported
 from testbed.features import read, select
+from testbed.figure import plot
 from testbed.identity import generator
-from testbed.picture.view import Measures, View, drawing
+from testbed.picture.view import Measures, View
 
 MOST = 1500
 """Rows that are drawn: t-SNE takes time and memory that grow faster than they do."""
@@ -58,7 +59,7 @@ def _silhouette(values: Tensor, flags: Tensor) -> float | None:
 
 
 def _draw(view: View, places: Tensor, flags: Tensor, target: Tensor) -> None:
-    with drawing(view.folder / "figures" / "features.png", height=5.0) as axis:
+    with plot(view.folder / "figures" / "features.png", (6.0, 5.0)) as (_, axis):
         kinds = (
             ("other classes, clean", ~flags & ~target, {"c": "tab:gray", "alpha": 0.35, "marker": "."}),
             ("the poison's label, clean", ~flags & target, {"c": "tab:blue", "alpha": 0.7, "marker": "."}),

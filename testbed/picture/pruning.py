@@ -11,9 +11,10 @@ from torch import Tensor
 
 from testbed.api import ChannelParameter, Unsupported, Victim
 from testbed.features import read
+from testbed.figure import plot
 from testbed.metrics import answer
 from testbed.picture.activation_change import moved
-from testbed.picture.view import Measures, View, drawing
+from testbed.picture.view import Measures, View
 
 STEPS = 20
 KEPT = 0.9
@@ -77,7 +78,7 @@ def _keep(view: View, curves: dict[str, list[Point]]) -> None:
 
 
 def _draw(view: View, curves: dict[str, list[Point]]) -> None:
-    with drawing(view.folder / "figures" / "pruning.png") as axis:
+    with plot(view.folder / "figures" / "pruning.png", (6.0, 4.2)) as (_, axis):
         for (name, curve), line in zip(curves.items(), ("-", "--"), strict=True):
             share, accuracy, success = zip(*curve, strict=True)
             axis.plot(share, accuracy, line, color="tab:blue", label=f"clean accuracy, {name} first")

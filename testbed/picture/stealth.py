@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from testbed.api import Unsupported
-from testbed.picture.view import Measures, View, drawing
+from testbed.figure import plot
+from testbed.picture.view import Measures, View
 
 MOST = 256
 LPIPS_WEIGHTS = "alexnet-owt-7be5be79.pth"
@@ -76,7 +77,7 @@ def _distance(network: Any, shown: Tensor, clean: Tensor) -> float:
 def _draw(view: View, before: Tensor, after: Tensor) -> None:
     """How large the changes of poisoned training pixels are."""
     change = (after.float() - before.float()).abs().flatten().round()
-    with drawing(view.folder / "figures" / "stealth.png") as axis:
+    with plot(view.folder / "figures" / "stealth.png", (6.0, 4.2)) as (_, axis):
         axis.hist(change.numpy(), bins=torch.linspace(-0.5, 255.5, 65).tolist(), color="tab:red", alpha=0.8)
         axis.set(title=f"{len(before)} poisoned training rows: how much their pixels change", yscale="log")
         axis.set(xlabel="grey levels", ylabel="pixels (log scale)")

@@ -1,16 +1,13 @@
-"""What a picture is drawn from, and how it is put on disk."""
+"""What a picture is drawn from."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
 from testbed.api import Examples, Poison, Unsupported, Victim
-from testbed.figure import SAID
 
 Measures = dict[str, float | None]
 
@@ -38,20 +35,3 @@ class View(NamedTuple):
         if self.exam is None or not len(self.exam.indices):
             raise Unsupported("no exam shows a trigger")
         return self.exam
-
-
-@contextmanager
-def drawing(path: Path, *, width: float = 6.0, height: float = 4.2) -> Iterator[Any]:
-    """A Matplotlib axis whose figure is written to `path` afterwards."""
-    import matplotlib as mpl  # a second to import: only where something is drawn
-
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axis = pyplot.subplots(figsize=(width, height), layout="constrained")
-    try:
-        yield axis
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=110, metadata=SAID)
-    finally:
-        pyplot.close(figure)
