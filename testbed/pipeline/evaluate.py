@@ -77,26 +77,32 @@ def evaluate(
 
     def work(workspace: Workspace) -> Outcome:
         scene = Scene(data, model, attack, trainer, seed, outputs, workspace, judge=judge, trial=trial)
-        check_trial(attack, trial)
-        with component("attack"):
-            if attack.adaptive:
-                limit, advice = "is made anew against each defence, and no defence is named here", "say runs=FOLDER of its runs"
-                raise Invalid("", origin.names.get("attack", type(attack).__name__), limit, advice)
-            attack.check(scene.attacker)
-            exams = attack.triggered_tests(anonymous(data.test), scene.attacker)
-            if attack.controls_training and not exams:
-                limit, advice = "learns its trigger with the victim, and does not know it here", "say runs=FOLDER of its runs"
-                raise Invalid("", origin.names.get("attack", type(attack).__name__), limit, advice)
-        with workspace.phase("measure"):
-            answers = answered(scene.fresh(), scene, exams)
-            measures, counts = rates(answers)
-        told = [row for name, said in answers.items() if said.prompts is not None for row in stored_replies(name, "", said)]
-        if told:
-            write_answers(workspace.folder / "answers.jsonl", told)
-        draw_gallery(workspace.folder, data.test, exams)
-        return Outcome(measures=measures, counts=counts)
+        return _measured(scene, origin.names.get("attack", type(attack).__name__))
 
     return log(recorded(identity, outputs, origin, work), logger, outputs)
+
+
+def _measured(scene: Scene, name: str) -> Outcome:
+    """What the saved victim does on the test and in the exams of this attack, which has this name."""
+    attack, data, workspace = scene.attack, scene.data, scene.workspace
+    check_trial(attack, scene.trial)
+    with component("attack"):
+        if attack.adaptive:
+            limit, advice = "is made anew against each defence, and no defence is named here", "say runs=FOLDER of its runs"
+            raise Invalid("", name, limit, advice)
+        attack.check(scene.attacker)
+        exams = attack.triggered_tests(anonymous(data.test), scene.attacker)
+        if attack.controls_training and not exams:
+            limit, advice = "learns its trigger with the victim, and does not know it here", "say runs=FOLDER of its runs"
+            raise Invalid("", name, limit, advice)
+    with workspace.phase("measure"):
+        answers = answered(scene.fresh(), scene, exams)
+        measures, counts = rates(answers)
+    told = [row for exam, said in answers.items() if said.prompts is not None for row in stored_replies(exam, "", said)]
+    if told:
+        write_answers(workspace.folder / "answers.jsonl", told)
+    draw_gallery(workspace.folder, data.test, exams)
+    return Outcome(measures=measures, counts=counts)
 
 
 def _again(root: Path) -> int:

@@ -20,7 +20,7 @@ from testbed.picture.stealth import stealth
 from testbed.picture.view import Measures, View
 from testbed.pipeline.run import identify, log
 from testbed.pipeline.scene import Model, Scene
-from testbed.pipeline.train import answered, defended
+from testbed.pipeline.train import answered, fought
 from testbed.record import Origin, Outcome, Workspace, recorded
 
 PICTURES: Mapping[str, Callable[[View], Measures]] = {
@@ -63,14 +63,7 @@ def picture(
 
 def _drawn(scene: Scene, defence: Defence) -> Outcome:
     workspace = scene.workspace
-    with workspace.phase("poison"):
-        attacked = scene.attacked()
-        defender = scene.defender_of(attacked, defence)
-        workspace.write("manifest.json", scene.manifest(attacked))
-    with workspace.phase("train"):
-        undefended, attacked = scene.undefended(attacked)
-    with workspace.phase("defend"):
-        victim = defended(scene, defence, attacked, defender=defender, undefended=undefended)
+    attacked, _, victim = fought(scene, defence)
     with workspace.phase("measure"):
         measures, counts = rates(answered(victim, scene, attacked.exams))
     view = View(

@@ -70,14 +70,7 @@ def train(
 def measured(scene: Scene, defence: Defence) -> Outcome:
     """The whole threat model, once: what the defended victim, the undefended one and the clean twin do on `scene.data.test`."""
     scene, workspace = replace(scene, defence=defence), scene.workspace
-    with workspace.phase("poison"):
-        attacked = scene.attacked()
-        defender = scene.defender_of(attacked, defence)
-        workspace.write("manifest.json", scene.manifest(attacked))
-    with workspace.phase("train"):
-        undefended, attacked = scene.undefended(attacked)
-    with workspace.phase("defend"):
-        victim = defended(scene, defence, attacked, defender=defender, undefended=undefended)
+    attacked, undefended, victim = fought(scene, defence)
     with workspace.phase("train_clean_twin"):
         twin = scene.clean_twin()
     with workspace.phase("measure"), blamed(defence, only_its_own=True):
@@ -85,6 +78,19 @@ def measured(scene: Scene, defence: Defence) -> Outcome:
     outcome.measures |= adaptivity(scene.attack, defence)
     draw_gallery(workspace.folder, scene.data.test, attacked.exams)
     return outcome
+
+
+def fought(scene: Scene, defence: Defence) -> tuple[Attacked, Victim, Victim]:
+    """Poison, deliver, train and defend: the attack, the undefended victim and the defended one."""
+    workspace = scene.workspace
+    with workspace.phase("poison"):
+        attacked = scene.attacked()
+        defender = scene.defender_of(attacked, defence)
+        workspace.write("manifest.json", scene.manifest(attacked))
+    with workspace.phase("train"):
+        undefended, attacked = scene.undefended(attacked)
+    with workspace.phase("defend"):
+        return attacked, undefended, defended(scene, defence, attacked, defender=defender, undefended=undefended)
 
 
 def defended(scene: Scene, defence: Defence, attacked: Attacked, *, defender: DefenderResources, undefended: Victim) -> Victim:
