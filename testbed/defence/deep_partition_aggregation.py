@@ -62,14 +62,19 @@ class Vote(Victim):
         super().__init__()
         self.members, self.classes, self.silent = nn.ModuleList(members), classes, silent
 
-    def forward(self, inputs: Any) -> Tensor:
+    def votes(self, inputs: Any) -> Tensor:
+        """int64 (B, K): how many models answer each class."""
         votes = torch.stack([nn.functional.one_hot(member.answers(inputs), self.classes) for member in self.members]).sum(0)
         votes[:, 0] += self.silent
+        return votes
+
+    def forward(self, inputs: Any) -> Tensor:
+        votes = self.votes(inputs)
         # Less than a vote in all, so that the smaller of two classes with as many votes has the larger logit.
         return votes - torch.arange(self.classes, device=votes.device) / (2.0 * self.classes)
 
     def radius(self, inputs: Any) -> Tensor:
-        return certified_radius((self(inputs) + 0.5).floor().long())
+        return certified_radius(self.votes(inputs))
 
     def loss(self, batch: Batch) -> Tensor:
         """The mean of the members' losses, which nobody minimises."""
