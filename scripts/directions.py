@@ -11,9 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,7 +18,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+from methods.said import ROOT, folders_of, spread
+
 PAGE, KEPT = ROOT / "docs" / "directions.md", ROOT / "docs" / "directions.json"
 TESTABLE = 0.8
 SEEDS = "seed=0,1,2"
@@ -174,13 +172,7 @@ def _undefended(run: Mapping[str, Any]) -> float:
 
 def runs_of(command: str, outputs: Path) -> list[dict[str, Any]]:
     """The measures of each seed; made where they are not there yet."""
-    words = [*command.split(), "-m", SEEDS, "logger=none", f"paths.outputs={outputs}"]
-    program = "import sys; from testbed.cli import main; sys.exit(main())"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "300"}
-    said = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=False, env=environment)
-    if said.returncode:
-        raise SystemExit(f"testbed {' '.join(words)}: exit code {said.returncode}\n{said.stdout[-2000:]}{said.stderr[-2000:]}")
-    folders = [Path(line) for line in said.stdout.splitlines() if line.startswith(str(outputs))]
+    folders = folders_of([*command.split(), "-m", SEEDS], outputs)
     return [json.loads((folder / "result.json").read_text())["measures"] for folder in folders]
 
 
@@ -216,17 +208,7 @@ def _short(command: str) -> str:
 
 
 def _numbers(cell: Mapping[str, Sequence[float]]) -> str:
-    return ", ".join(f"{name.replace('_', ' ')} {_spread(values)}" for name, values in cell.items())
-
-
-def _spread(values: Sequence[float]) -> str:
-    each = [_number(float(value)) for value in values]
-    return _number(fmean(map(float, values))) + (f" ({' '.join(each)})" if len(set(each)) > 1 else "")
-
-
-def _number(value: float) -> str:
-    text = f"{value:.3f}".rstrip("0").rstrip(".")
-    return text[1:] if text.startswith("0.") else text
+    return ", ".join(f"{name.replace('_', ' ')} {spread(values)}" for name, values in cell.items())
 
 
 def main() -> None:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from methods.header import Header
+from methods.said import folders_of
 
 PHASES = {"attack": "poison", "defence": "defend", "detector": "detect"}
 """The phase of a run that is a method's own work."""
@@ -28,34 +26,14 @@ MORE = {
     "attack": ("robust_accuracy", "other_sources_attack_success_rate"),
 }
 SEED = re.compile(r"-s(\d+)(?:-[a-z]\d+)*-[0-9a-f]{16}$")
-LONGEST = 7200
 
 
 def measured(header: Header, outputs: Path) -> list[dict[str, Any]]:
     """A record for each cell of the command: names, seeds, each measure by seed, the seconds of the method's own phase."""
     cells: dict[str, list[Path]] = {}
-    for folder in _folders(header, outputs):
+    for folder in folders_of(header.command, outputs):
         cells.setdefault(json.loads((folder / "run.json").read_text())["cell"], []).append(folder)
     return [_record(header, sorted(folders, key=_seed)) for folders in cells.values()]
-
-
-def _folders(header: Header, outputs: Path) -> Iterator[Path]:
-    """Say the command, and read off what it prints where its runs are."""
-    words = [*header.command, "logger=none", f"paths.outputs={outputs}"]
-    program = "import sys; from testbed.cli import main; sys.exit(main())"
-    said = subprocess.run(
-        [sys.executable, "-c", program, *words],
-        capture_output=True,
-        text=True,
-        timeout=LONGEST,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "300"},
-    )
-    if said.returncode:
-        raise SystemExit(f"testbed {' '.join(words)}: exit code {said.returncode}\n{said.stdout[-2000:]}{said.stderr[-2000:]}")
-    for line in said.stdout.splitlines():
-        if line.startswith(str(outputs)) and (Path(line) / "result.json").is_file():
-            yield Path(line)
 
 
 def _record(header: Header, folders: Sequence[Path]) -> dict[str, Any]:

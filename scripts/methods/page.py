@@ -9,6 +9,7 @@ from typing import Any
 
 from methods.header import GROUPS, Header, Published
 from methods.measured import MEASURES, MORE
+from methods.said import number, spread
 
 TITLES = {"attack": "Attacks", "defence": "Defences", "detector": "Detectors"}
 SHORT = {
@@ -103,25 +104,12 @@ def _told(group: str, cell: Mapping[str, Any]) -> str:
     if cell["status"] != ["done"]:
         return f"{where}: {', '.join(cell['status'])}"
     known = [name for name in (*MEASURES[group], *MORE[group]) if name in cell["measures"]]
-    told = (f"{SHORT[name]} {_spread(cell['measures'][name])}" for name in known)
+    told = (f"{SHORT[name]} {spread(cell['measures'][name])}" for name in known)
     return f"{where}: {', '.join(told)}"
 
 
-def _spread(values: Sequence[float]) -> str:
-    mean = _number(fmean(values))
-    each = " ".join(_number(value) for value in values)
-    return mean if len(values) == 1 or len(set(values)) == 1 else f"{mean} ({each})"
-
-
-def _number(value: float) -> str:
-    """'.988', '0', '1', '12.3'."""
-    text = f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
-    text = text.rstrip("0").rstrip(".") if "." in text else text
-    return re.sub(r"^(-?)0\.", r"\1.", text).replace("-", "−") if text not in ("-0", "0") else "0"
-
-
 def _as_published(line: Published) -> str:
-    told = ", ".join(f"{SHORT.get(name, name.replace('_', ' '))} {_number(value)}" for name, value in line.numbers.items())
+    told = ", ".join(f"{SHORT.get(name, name.replace('_', ' '))} {number(value)}" for name, value in line.numbers.items())
     return f"{line.setting}: {told} ({line.source})"
 
 
@@ -135,7 +123,7 @@ def _difference(line: Published, cells: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _signed(value: float) -> str:
-    return f"+{_number(value)}" if value > 0 else _number(value)
+    return f"+{number(value)}" if value > 0 else number(value)
 
 
 def _match(line: Published, cells: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
