@@ -11,14 +11,13 @@ from typing import Any
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 from testbed.cli import parsed
 from testbed.contract.examination import GROUPS, examine
-from testbed.contract.world import World, small
+from testbed.contract.world import World, small_world
 from testbed.language import ChatTask
-from testbed.launcher.compose import check_names, configuration, plain, register
-from testbed.launcher.everything import PARTS
+from testbed.launcher.compose import check_names, register
+from testbed.launcher.everything import all_parts, method_node
 from testbed.launcher.instantiate import instantiate
 from testbed.launcher.search import SearchPath
 from testbed.library import transformers
@@ -40,12 +39,7 @@ def search() -> SearchPath:
 def worlds(search: SearchPath, tmp_path_factory: pytest.TempPathFactory) -> dict[str, World]:
     """By the names of their data: the world that `testbed check` begins with, and those that it goes on to."""
     outputs = f"paths.outputs={tmp_path_factory.mktemp('outputs')}"
-    config = plain(configuration("check", [outputs], search).config)
-    first = {part: instantiate(config[part], part) for part in PARTS}
-    made = [first, *(make() for make in instantiate(config["worlds"], "worlds"))]
-    return {
-        parts["data"].name: World(small(parts["data"]), parts["model"], parts["attack"], parts["trainer"], 0) for parts in made
-    }
+    return {parts["data"].name: small_world(parts, 0) for parts in all_parts([outputs], search)}
 
 
 @pytest.fixture(scope="module")
@@ -69,19 +63,12 @@ def folders(worlds: dict[str, World], tmp_path_factory: pytest.TempPathFactory) 
     return {"hf_chat": chat, "hf_classifier": encoder}
 
 
-def _node(group: str, name: str, search: SearchPath, given: str | Path = "nowhere") -> Any:
-    """The configuration of a method; `given` is what a user must give, as where a model lies."""
-    chosen = f"{group}={name}"
-    missing = sorted(OmegaConf.missing_keys(configuration("check", [chosen], search).config))
-    return plain(configuration("check", [chosen, *(f"{key}={given}" for key in missing)], search).config)[group]
-
-
 @pytest.mark.parametrize(("group", "name"), METHODS)
 def test_a_shipped_method_keeps_its_promises(
     group: str, name: str, search: SearchPath, worlds: dict[str, World], folders: dict[str, Path]
 ) -> None:
     """Everywhere; and somewhere all of them could be judged, among others where the method's own command runs."""
-    method = instantiate(_node(group, name, search, folders.get(name, "nowhere")), group)
+    method = instantiate(method_node(group, name, search, folders.get(name, "nowhere")), group)
     judged = set()
     for where in _names_of_worlds(group):
         verdicts = examine(group, name, method, worlds[where])
@@ -105,7 +92,7 @@ def _own_data(path: Path) -> set[str]:
 
 @pytest.mark.parametrize(("group", "name"), METHODS)
 def test_a_configuration_hides_no_parameter(group: str, name: str, search: SearchPath) -> None:
-    node = _node(group, name, search)
+    node = method_node(group, name, search)
     assert list(_hidden(node)) == []
 
 

@@ -6,13 +6,11 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from methods.header import Header
 from methods.needs import needs, threat_model
-from testbed.contract.world import World, small
-from testbed.launcher.compose import configuration, plain, register
-from testbed.launcher.everything import PARTS
+from testbed.contract.world import small_world
+from testbed.launcher.compose import register
+from testbed.launcher.everything import all_parts, method_node
 from testbed.launcher.instantiate import instantiate
 from testbed.launcher.search import SearchPath
 
@@ -22,22 +20,11 @@ def seen(headers: Sequence[Header]) -> dict[str, dict[str, Any]]:
     search = SearchPath()
     register(search)
     with tempfile.TemporaryDirectory() as folder:
-        worlds = _worlds(search, f"paths.outputs={folder}")
-        return {f"{header.group}/{header.name}": _seen(header, search, worlds) for header in headers}
-
-
-def _worlds(search: SearchPath, outputs: str) -> dict[str, World]:
-    config = plain(configuration("check", [outputs], search).config)
-    first = {part: instantiate(config[part], part) for part in PARTS}
-    made = [first, *(make() for make in instantiate(config["worlds"], "worlds"))]
-    return {
-        parts["data"].name: World(small(parts["data"]), parts["model"], parts["attack"], parts["trainer"], 0) for parts in made
-    }
-
-
-def _seen(header: Header, search: SearchPath, worlds: dict[str, World]) -> dict[str, Any]:
-    chosen = f"{header.group}={header.name}"
-    missing = sorted(OmegaConf.missing_keys(configuration("check", [chosen], search).config))
-    node = plain(configuration("check", [chosen, *(f"{key}=nowhere" for key in missing)], search).config)[header.group]
-    method = instantiate(node, header.group)
-    return {"threat_model": threat_model(method), "needs": needs(header.group, header.name, method, worlds)}
+        worlds = [small_world(parts, 0) for parts in all_parts([f"paths.outputs={folder}"], search)]
+        by_name = {world.data.name: world for world in worlds}
+        found = {}
+        for header in headers:
+            method = instantiate(method_node(header.group, header.name, search), header.group)
+            told = {"threat_model": threat_model(method), "needs": needs(header.group, header.name, method, by_name)}
+            found[f"{header.group}/{header.name}"] = told
+        return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -140,6 +140,11 @@ class World:
     def victim(self) -> Victim:
         """A victim trained on the poisoned rows; callers copy it."""
         return self.fit(self.fresh(), anonymous(self.mixed.examples)).bare()
+
+
+def small_world(parts: Mapping[str, Any], seed: int) -> World:
+    """The world of these data, model, attack and trainer, its data cut short."""
+    return World(small(parts["data"]), parts["model"], parts["attack"], parts["trainer"], seed)
 
 
 def small(data: Splits) -> Splits:

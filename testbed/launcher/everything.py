@@ -46,6 +46,22 @@ def parts(overrides: Sequence[str], paths: Mapping[str, str]) -> dict[str, Any]:
     return {part: instantiate(values[part], part) for part in PARTS}
 
 
+def all_parts(overrides: Sequence[str], search: SearchPath) -> list[dict[str, Any]]:
+    """What the world that a check begins with is made of under these overrides, and those that it goes on to."""
+    from testbed.launcher.instantiate import instantiate
+
+    config = plain(configuration("check", overrides, search).config)
+    first = {part: instantiate(config[part], part) for part in PARTS}
+    return [first, *(make() for make in instantiate(config["worlds"], "worlds"))]
+
+
+def method_node(group: str, name: str, search: SearchPath, given: object = "nowhere") -> Any:
+    """The configuration of a method; `given` stands for what a user must give, as where a model lies."""
+    chosen = f"{group}={name}"
+    missing = sorted(OmegaConf.missing_keys(configuration("check", [chosen], search).config))
+    return plain(configuration("check", [chosen, *(f"{key}={given}" for key in missing)], search).config)[group]
+
+
 def check_everything(job: Job, overrides: Sequence[str], search: SearchPath) -> int:
     """Check each option of each group of methods, with the other overrides; 0 if all is well, otherwise 1.
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from testbed.api import Attack, Defence, Detector, Invalid, ModelDetector, Splits, Trigger
 from testbed.contract.examination import GROUPS, examine
 from testbed.contract.promise import Verdict
-from testbed.contract.world import World, small
+from testbed.contract.world import World, small_world
 from testbed.fit import Settings
 from testbed.pipeline.scene import Model
 from testbed.record import Origin
@@ -117,7 +117,7 @@ class Ground:
             yield self._world({**make(), **{part: self.given[part] for part in self.named - {"data"}}})
 
     def _world(self, parts: Mapping[str, Any]) -> World:
-        return World(small(parts["data"]), parts["model"], parts["attack"], parts["trainer"], self.seed)
+        return small_world(parts, self.seed)
 
     def _poisoned(self, world: World) -> World:
         """The world with the first attack that suits it; as it is where none does, or the model does not suit."""
