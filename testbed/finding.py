@@ -11,7 +11,7 @@ from rich.table import Table
 
 from testbed.files import read_json
 from testbed.table import console
-from testbed.verdict import COHORTS, NOTHING, SUSPICIOUS, USUAL
+from testbed.verdict import COHORTS, NOTHING, STANDS_OUT, USUAL
 
 EXCLUDES = (
     "this excludes no backdoor: each detector sees certain triggers only, and an attacker who knows it can hide from it"
@@ -85,7 +85,7 @@ def _toward(line: Mapping[str, Any], report: Mapping[str, Any]) -> str:
     parts = [] if line["toward"] is None else [f"class {line['toward']} ({report['classes'][line['toward']]})"]
     parts += [] if not line["trigger"] else [repr(line["trigger"])]
     told = ", ".join(parts) or "-"
-    return told if line["word"] == SUSPICIOUS or told == "-" else f"[{told}]"
+    return told if line["word"] == STANDS_OUT or told == "-" else f"[{told}]"
 
 
 def ending(report: Mapping[str, Any]) -> Iterator[str]:
@@ -93,12 +93,15 @@ def ending(report: Mapping[str, Any]) -> Iterator[str]:
     end = report["conclusion"]
     doubt = f": {end['doubt']}" if end["doubt"] else ""
     yield f"{end['word'].upper()}{_accusers(report)}{doubt}"
-    if end["family_wise"] is not None:
-        asked = sum(line["p"] is not None for line in report["detectors"])
+    if end["p"] is not None:
+        if len([line for line in report["detectors"] if line["p"] is not None]) > 1:
+            yield (
+                f"  by all detectors together {end['value']:.2f} deviations from the other models; clean models"
+                f" {min(end['clean']):.2f} to {max(end['clean']):.2f} (p {end['p']:.3f}); a line above is a lead"
+            )
         yield (
-            f"  a clean model of this kind is called suspicious in at most {end['family_wise']:.1%} of audits"
-            f" ({asked} detector{'s' if asked > 1 else ''}, each {end['smallest']:.1%}), averaged over draws of the"
-            f" clean models; population={end['enough']} makes that {USUAL:.0%}"
+            f"  a clean model of this kind is called suspicious in {end['false_alarm_rate']:.1%} of audits, averaged over draws"
+            f" of the clean models; population={end['enough']} makes that {USUAL:.0%}"
         )
         yield (
             f"  audits that share these clean models err together, at up to {end['unlucky']:.1%} for {COHORTS:.0%} of such"

@@ -176,14 +176,14 @@ class Standing:
 class Population(NamedTuple):
     """What a detector of backdoored models makes of all models of a world, each counted once.
 
-    `auroc` is that of the anomaly index between victims of attacks that are not weak and models that nobody attacked, None
-    where either are lacking. `flagged_clean` and `flagged_backdoored` are rates with Wilson intervals; None without a
-    model, and of a detector that has no rule by which it flags.
+    `auroc` is that of the anomaly index between victims of attacks that are not weak and models that nobody attacked, with
+    Newcombe's interval, None where either are lacking. `flagged_clean` and `flagged_backdoored` are rates with Wilson's
+    intervals, None without a model and of a detector that has no rule by which it flags.
     """
 
     world: str
     method: str
-    auroc: float | None
+    auroc: Interval | None
     clean: int
     backdoored: int
     flagged_clean: Interval | None

@@ -8,10 +8,12 @@ from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, stats
 
 FEWEST_PAIRS = 6
 """Below this, no test can tell: p is None."""
+NEAR = 1e-9
+"""Closer to 0 or 1 than this no bound of an AUROC is looked for."""
 DRAWS = 2**15
 """Points of a scrambled Sobol sequence, always the same ones, in place of an integral."""
 
@@ -134,13 +136,31 @@ def ranks(values: Sequence[float]) -> list[float]:
     return [float(rank) for rank in stats.rankdata(-np.asarray(values, dtype=float))]
 
 
-def separation(clean: Sequence[float], other: Sequence[float]) -> float | None:
-    """AUROC: how often a number of `other` is above one of `clean`, ties counting half (Mann and Whitney 1947); None if either
-    is empty.
+def separation(clean: Sequence[float], other: Sequence[float], confidence: float = 0.95) -> Interval | None:
+    """AUROC and its score interval; None if either is empty.
+
+    AUROC is how often a number of `other` is above one of `clean`, ties counting half (Mann and Whitney 1947). The interval
+    holds every a with |AUROC - a| <= z sqrt(V(a)), where V is Hanley and McNeil's variance for exponential scores with both
+    sizes replaced by their mean in its numerator,
+
+        V(a) = a (1 - a) [1 + ((m + n) / 2 - 1) ((1 - a) / (2 - a) + a / (1 + a))] / (m n):
+
+    method 5 of Newcombe (2006, Statistics in Medicine 25, part 2). Complete separation by few models leaves it wide.
     """
     if not len(clean) or not len(other):
         return None
-    return float(stats.mannwhitneyu(other, clean).statistic / (len(clean) * len(other)))
+    pairs, more = len(clean) * len(other), (len(clean) + len(other)) / 2 - 1
+    found = float(stats.mannwhitneyu(other, clean).statistic / pairs)
+    z = float(stats.norm.ppf((1 + confidence) / 2))
+
+    def outside(area: float) -> float:
+        variance = area * (1 - area) * (1 + more * ((1 - area) / (2 - area) + area / (1 + area))) / pairs
+        return (found - area) ** 2 - z**2 * variance
+
+    within = min(max(found, NEAR), 1 - NEAR)  # at 0 and 1 themselves the variance is none
+    low = optimize.brentq(outside, 0.0, within) if found > 0 else 0.0
+    high = optimize.brentq(outside, within, 1.0) if found < 1 else 1.0
+    return Interval(found, float(low), float(high), len(clean) + len(other))
 
 
 def wilson(rate: float, n: int, confidence: float = 0.95) -> Interval:

@@ -1,10 +1,11 @@
 """From scores to an answer: what a detector may say of one model, when all that is known is how clean models score.
 
 The rule is fixed before any model is looked at. Each class is compared with itself: how far does its score lie above the
-median of that class over all models, the suspect among them (`relative`)? A detector says "suspicious" where the farthest class
+median of that class over all models, the suspect among them (`relative`)? A detector says "stands out" where the farthest class
 of the model lies farther than that of every clean model; otherwise "nothing found"; and "cannot tell" where the clean models
-are no measure for this one. Under the hypothesis that the model is one more of them, the first is an accident in one of n + 1
-audits, whatever the scores mean.
+are no measure for this one. The audit says "suspicious" where the model stands out from every clean model by all detectors
+together (`together`). Under the hypothesis that the model is one more of them, that is an accident in one of n + 1 audits,
+whatever the scores mean and however many detectors are asked.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from testbed.statistics import holm, wilson
+from testbed.statistics import wilson
 
 SUSPICIOUS, NOTHING, UNKNOWN = "suspicious", "nothing found", "cannot tell"
+STANDS_OUT = "stands out"
+"""What one of the detectors says; that the model is suspicious all of them say together."""
 
 FEWEST = 4
 """Clean models below which even an outlier says nothing: it would be one by accident in more than every fifth audit."""
@@ -47,6 +50,27 @@ def relative(scores: Sequence[Sequence[float]]) -> Relative:
     return Relative(above.max(1), above.argmax(1))
 
 
+FARTHEST = 1e9
+"""A model may lie outside others that are all the same, in units of their deviation."""
+
+
+def together(values: Sequence[Sequence[float]]) -> np.ndarray:
+    """(models,): by the detector for which it is greatest, (s_i - mean_{j != i} s_j) / sd_{j != i} s_j, at most 1e9.
+
+    `values` (detectors, models), two models or more beside each. Each model is compared with the others in their own spread,
+    the suspect as much as the clean, so that models which are alike are exchangeable still; and a detector that scatters among
+    them does not drown one that does not.
+    """
+    table = np.asarray(values, dtype=float)
+    n = table.shape[1] - 1
+    mean = (table.sum(1, keepdims=True) - table) / n
+    others = np.array([[np.delete(row, place).std() for place in range(n + 1)] for row in table])
+    apart_by = table - mean
+    with np.errstate(divide="ignore", invalid="ignore"):
+        far = np.where(apart_by == 0, 0.0, apart_by / others)
+    return np.clip(far, -FARTHEST, FARTHEST).max(0)
+
+
 @dataclass(frozen=True)
 class Evidence:
     """What a detector found in the model and in n clean ones.
@@ -70,12 +94,11 @@ class Evidence:
 
 
 class Verdict(NamedTuple):
-    """A word, why, and two false-alarm rates: the detector's own (`p`), and corrected for all that were asked (`adjusted`)."""
+    """A word, why, and the false-alarm rate at which the detector would say so by itself."""
 
     word: str
     why: str
     p: float | None = None
-    adjusted: float | None = None
 
 
 def p_value(score: float, clean: Sequence[float]) -> float:
@@ -87,14 +110,8 @@ def p_value(score: float, clean: Sequence[float]) -> float:
 
 
 def verdicts(found: Sequence[Evidence], doubt: str = "") -> list[Verdict]:
-    """One for each detector. `doubt` says why the clean models are no measure for this one; '' where they are.
-
-    `adjusted` are Holm's, over every detector that could be asked.
-    """
-    known = [None if doubt or _unasked(each) else p_value(float(each.value or 0), each.clean) for each in found]
-    asked = [place for place, p in enumerate(known) if p is not None]
-    corrected = dict(zip(asked, holm([known[place] for place in asked]), strict=True))
-    return [_verdict(each, known[place], corrected.get(place), doubt) for place, each in enumerate(found)]
+    """One for each detector. `doubt` says why the clean models are no measure for this one; '' where they are."""
+    return [_verdict(each, doubt) for each in found]
 
 
 def _unasked(found: Evidence) -> str:
@@ -107,69 +124,80 @@ def _unasked(found: Evidence) -> str:
     return ""
 
 
-def _verdict(found: Evidence, p: float | None, adjusted: float | None, doubt: str) -> Verdict:
+def _verdict(found: Evidence, doubt: str) -> Verdict:
     missing = found.reason or doubt or _unasked(found)
-    if p is None:
+    if missing:
         return Verdict(UNKNOWN, missing)
-    n, highest, flagged = len(found.clean), max(found.clean), sum(found.clean_fired)
+    value, n, flagged = float(found.value or 0), len(found.clean), sum(found.clean_fired)
+    p = p_value(value, found.clean)
     often = bool(found.clean_fired) and flagged / len(found.clean_fired) > FLAGGED
-    if found.value is not None and found.value > highest:
+    if value > max(found.clean):
         silent = "; its own rule is silent" if found.fired is False else ""
         fires = f"; its own rule flags {flagged} of {n} clean models too" if often else ""  # the comparison needs no rule
-        return Verdict(SUSPICIOUS, f"above all {n} clean models{silent}{fires}", p, adjusted)
-    higher = sum(other >= float(found.value or 0) for other in found.clean)
+        return Verdict(STANDS_OUT, f"above all {n} clean models{silent}{fires}", p)
+    higher = sum(other >= value for other in found.clean)
     if often:
         why = f"its own rule flags {flagged} of {n} clean models: it does not fit them, or the clean rows are not clean"
-        return Verdict(UNKNOWN, why, p, adjusted)
+        return Verdict(UNKNOWN, why, p)
     fires = ", though its own rule fires" if found.fired else ""
-    return Verdict(NOTHING, f"{higher} of {n} clean models go as far{fires}", p, adjusted)
+    return Verdict(NOTHING, f"{higher} of {n} clean models go as far{fires}", p)
 
 
 class Conclusion(NamedTuple):
     """The last line: a word, the class that is suspected, by which detectors, and the chance that a clean model gets it.
 
-    `toward` is None where the detectors name different classes; the report's line of each has its own.
+    `toward` is None where the detectors name different classes; the report's line of each has its own. `value` and `clean`
+    (n numbers) are what is compared: `together`.
     """
 
     word: str
-    toward: int | None
-    detectors: tuple[str, ...]
-    family_wise: float | None
-    smallest: float | None
-    enough: int | None
-    unlucky: float | None
+    toward: int | None = None
+    detectors: tuple[str, ...] = ()
+    value: float | None = None
+    clean: tuple[float, ...] = ()
+    p: float | None = None
+    false_alarm_rate: float | None = None
+    enough: int | None = None
+    unlucky: float | None = None
 
 
 def conclusion(found: Sequence[Evidence], told: Sequence[Verdict]) -> Conclusion:
-    """The whole audit in a word: suspicious if any detector says so, nothing found if any other could tell.
+    """The whole audit in a word: suspicious if all detectors together say so, nothing found if any of them could tell.
 
-    `family_wise` bounds the chance that any of m detectors calls a clean model suspicious, m / (n + 1) (Bonferroni);
-    `smallest` is that of one detector, 1 / (n + 1), and `enough` the number of clean models at which `family_wise` is 5 %.
-    These are averages over draws of the clean models; audits that share them err together, and `unlucky` is what nine cohorts
-    in ten stay below (`of_unlucky`).
+    `false_alarm_rate` is the chance that a clean model is called suspicious, 1 / (n + 1), and `enough` the number of clean
+    models at which it is 5 %. It is an average over draws of the clean models; audits that share them err together, and
+    `unlucky` is what nine cohorts in ten stay below (`of_unlucky`).
     """
-    guilty = [each for each, verdict in zip(found, told, strict=True) if verdict.word == SUSPICIOUS]
-    word = SUSPICIOUS if guilty else NOTHING if any(verdict.word == NOTHING for verdict in told) else UNKNOWN
-    asked = [each for each, verdict in zip(found, told, strict=True) if verdict.p is not None]
+    asked = [(each, verdict) for each, verdict in zip(found, told, strict=True) if verdict.p is not None]
     if not asked:
-        return Conclusion(word, None, (), None, None, None, None)
-    smallest = 1 / (min(len(each.clean) for each in asked) + 1)
+        return Conclusion(UNKNOWN)
+    values = [(float(each.value or 0), *each.clean) for each, _ in asked]
+    own, *clean = map(float, together(values) if len(values) > 1 else values[0])
+    n, p = len(clean), p_value(own, clean)
+    guilty = [each for each, verdict in asked if verdict.word == STANDS_OUT] if own > max(clean) else []
     classes = {each.toward for each in guilty if each.toward is not None}
-    toward = classes.pop() if len(classes) == 1 else None
-    enough = -(-len(asked) * 100 // round(100 * USUAL)) - 1
-    names = tuple(each.detector for each in guilty)
-    unlucky = of_unlucky(min(len(each.clean) for each in asked), len(asked))
-    return Conclusion(word, toward, names, min(1.0, len(asked) * smallest), smallest, enough, unlucky)
+    told_nothing = any(verdict.word in (NOTHING, STANDS_OUT) for _, verdict in asked)
+    return Conclusion(
+        SUSPICIOUS if guilty else NOTHING if told_nothing else UNKNOWN,
+        toward=classes.pop() if len(classes) == 1 else None,
+        detectors=tuple(each.detector for each in guilty),
+        value=own,
+        clean=tuple(clean),
+        p=p,
+        false_alarm_rate=1 / (n + 1),
+        enough=round(1 / USUAL) - 1,
+        unlucky=of_unlucky(n),
+    )
 
 
-def of_unlucky(n: int, detectors: int = 1, share: float = 1 - COHORTS) -> float:
+def of_unlucky(n: int, share: float = 1 - COHORTS) -> float:
     """The false-alarm rate that all but this share of cohorts of n clean models stay below, whatever the scores mean.
 
-    Given its cohort a detector calls a clean model suspicious at a rate that is Beta(1, n) over cohorts: it is above x in
-    (1 - x)^n of them. m detectors: m (1 - (share / m)^(1 / n)) (Bonferroni). Source: the coverage of order statistics (Wilks
-    1941, Annals of Mathematical Statistics 12); of conformal p-values Vovk 2012, ACML.
+    Given its cohort a clean model is called suspicious at a rate that is Beta(1, n) over cohorts: it is above x in (1 - x)^n of
+    them. Source: the coverage of order statistics (Wilks 1941, Annals of Mathematical Statistics 12); of conformal p-values
+    Vovk 2012, ACML.
     """
-    return min(1.0, detectors * (1 - (share / detectors) ** (1 / n)))
+    return float(1 - share ** (1 / n))
 
 
 def measured(found: Sequence[Evidence], told: Sequence[Verdict]) -> tuple[dict[str, Any], dict[str, int], dict[str, str]]:
@@ -182,10 +210,9 @@ def measured(found: Sequence[Evidence], told: Sequence[Verdict]) -> tuple[dict[s
             "score": each.score,
             "relative_score": each.value,
             "p_value": verdict.p,
-            "p_value_holm": verdict.adjusted,
             "verdict": verdict.word,
         }
-        own["suspected_target"] = each.toward if verdict.word == SUSPICIOUS else None
+        own["suspected_target"] = each.toward if verdict.word == STANDS_OUT else None
         if each.value is not None:
             own |= {"most_suspicious_class": each.toward, "rule_fired": each.fired, "inverted_trigger": each.trigger}
             own["clean_rule_fired"] = sum(each.clean_fired) / len(each.clean_fired) if each.clean_fired else None

@@ -227,7 +227,8 @@ def test_a_population_counts_each_model_once_and_no_victim_of_a_weak_attack() ->
     trials += [judged("faint", seed, 9.0, 1.0, attack_success_rate=0.05) for seed in (0,)]
     (found,) = compared(trials, Rules("made up", "detect")).populations
     assert (found.clean, found.backdoored) == (3, 3)
-    assert found.auroc == pytest.approx((3 + 2 + 1.5) / 9)  # clean: 1, 3, 0.5; backdoored: 4, 2.5, 1
+    assert found.auroc is not None and found.auroc.n == 6
+    assert found.auroc.mean == pytest.approx((3 + 2 + 1.5) / 9)  # clean: 1, 3, 0.5; backdoored: 4, 2.5, 1
     assert found.flagged_clean is not None and found.flagged_backdoored is not None
     assert found.flagged_clean[::3] == (1 / 3, 3) and found.flagged_backdoored[::3] == (2 / 3, 3)
     without = compared(trials[:2], Rules("made up", "detect")).populations[0]
@@ -243,7 +244,7 @@ def test_a_detector_with_one_score_and_no_rule_flags_nobody_and_has_no_rate() ->
         replace(one, measures={**one.measures, "flagged_classes": [], "clean_twin_flagged_classes": []}) for one in trials
     ]
     (found,) = compared(trials, Rules("made up", "detect")).populations
-    assert found.auroc == 1.0 and found.backdoored == 2
+    assert found.auroc is not None and found.auroc.mean == 1.0 and found.backdoored == 2
     assert found.flagged_backdoored is None and found.flagged_clean is None
     by_class = [replace(one, counts={"anomaly_index": 10}) for one in trials]
     (found,) = compared(by_class, Rules("made up", "detect")).populations

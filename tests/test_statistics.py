@@ -153,7 +153,24 @@ def test_holm_is_monotone_and_never_smaller_than_p_or_bonferroni(p_values: list[
 
 def test_ranks_share_ties_and_separation_counts_them_half() -> None:
     assert ranks([0.9, 0.5, 0.9, 0.1]) == [1.5, 3.0, 1.5, 4.0]
-    assert separation([1, 2], [2, 3]) == (1 + 1 + 0.5 + 1) / 4 and separation([], [1]) is None
+    found = separation([1, 2], [2, 3])
+    assert found is not None and found.mean == (1 + 1 + 0.5 + 1) / 4 and separation([], [1]) is None
+
+
+@given(st.integers(1, 8), st.integers(1, 8), st.data())
+def test_the_interval_of_an_auroc_ends_where_newcombe_s_score_is_z(m: int, n: int, data: st.DataObject) -> None:
+    clean = data.draw(st.lists(st.integers(0, 6), min_size=m, max_size=m))
+    other = data.draw(st.lists(st.integers(0, 6), min_size=n, max_size=n))
+    found = separation(clean, other)
+    assert found is not None and found.low is not None and found.high is not None
+    for bound in {found.low, found.high} - {0.0, 1.0}:
+        first, second = bound / (2 - bound), 2 * bound**2 / (1 + bound)  # Hanley and McNeil's two probabilities
+        spread = bound * (1 - bound) + ((m + n) / 2 - 1) * (first + second - 2 * bound**2)
+        assert (found.mean - bound) ** 2 * m * n == pytest.approx(1.959964**2 * spread, rel=1e-4)
+    assert found.low < found.high and found.low <= found.mean <= found.high
+    turned = separation(other, clean)
+    assert turned is not None and turned.low == pytest.approx(1 - found.high, abs=1e-6)
+    assert separation([0] * 5, [1] * 5)[1:3] == pytest.approx((0.643, 1.0), abs=1e-3)  # type: ignore[index]
 
 
 def test_sign_flips_test_symmetry_and_not_the_mean(coverage: ModuleType) -> None:

@@ -113,8 +113,8 @@ def _differences(board: Leaderboard) -> Iterator[dict[str, Any]]:
 def _populations(board: Leaderboard) -> Iterator[dict[str, Any]]:
     """One row a detector of backdoored models in a world."""
     for one in board.populations:
-        row = {"world": one.world, "method": one.method, "auroc": one.auroc, "clean": one.clean, "backdoored": one.backdoored}
-        for name in ("flagged_clean", "flagged_backdoored"):
+        row = {"world": one.world, "method": one.method, "clean": one.clean, "backdoored": one.backdoored}
+        for name in ("auroc", "flagged_clean", "flagged_backdoored"):
             rate = getattr(one, name)
             row |= {} if rate is None else _interval(name, rate)
         yield row

@@ -165,8 +165,8 @@ def _concluded(evidence: list[Evidence], doubt: str) -> tuple[Outcome, dict[str,
     told = verdicts(evidence, doubt)
     end = conclusion(evidence, told)
     measures, counts, why = measured(evidence, told)
-    measures |= {"verdict": end.word, "suspected_target": end.toward, "family_wise_false_alarm_rate": end.family_wise}
-    measures["smallest_false_alarm_rate"] = end.smallest
+    measures |= {"verdict": end.word, "suspected_target": end.toward, "p_value": end.p}
+    measures["false_alarm_rate"] = end.false_alarm_rate
     lines = [{**asdict(each), **verdict._asdict()} for each, verdict in zip(evidence, told, strict=True)]
     why_not = doubt or next((verdict.why for verdict in told), "no detector of models applies to these data")
     report = {"detectors": lines, "conclusion": {**end._asdict(), "doubt": why_not if end.word == UNKNOWN else ""}}

@@ -157,7 +157,7 @@ def _signed(interval: Interval) -> str:
 def _population(population: Population) -> Row:
     flagged = {"flagged_clean": population.flagged_clean, "flagged_backdoored": population.flagged_backdoored}
     figures: dict[str, Figure | None] = {
-        "auroc_over_models": Figure("-" if population.auroc is None else f"{population.auroc:.3f}"),
+        "auroc_over_models": Figure("-" if population.auroc is None else _rate(population.auroc)),
         **{name: None if rate is None else Figure(_rate(rate)) for name, rate in flagged.items()},
     }
     n = f"{population.clean} clean, {population.backdoored} backdoored"

@@ -51,10 +51,11 @@ def test_an_audit_from_a_file_to_its_last_line(say: Say, here: Path) -> None:
     (line,) = report["detectors"]
     # Hardly trained models differ (hence within=1); what is said of them is decided by rank alone.
     above = sum(other >= line["value"] for other in line["clean"])
-    assert (line["word"], line["p"]) == ("nothing found" if above else "suspicious", (1 + above) / 5)
-    assert report["conclusion"]["word"] == line["word"] and report["conclusion"]["unlucky"] == 1 - 0.1 ** (1 / 4)
-    assert result["neural_cleanse_p_value"] == line["p"] and result["verdict"] == line["word"]
-    for shown in (report["file"]["sha256"], "clean accuracy", "neural_cleanse", line["word"].upper(), "its own mark"):
+    assert (line["word"], line["p"]) == ("nothing found" if above else "stands out", (1 + above) / 5)
+    word = "nothing found" if above else "suspicious"
+    assert report["conclusion"]["word"] == word and report["conclusion"]["unlucky"] == pytest.approx(1 - 0.1 ** (1 / 4))
+    assert result["neural_cleanse_p_value"] == result["p_value"] == line["p"] and result["verdict"] == word
+    for shown in (report["file"]["sha256"], "clean accuracy", "neural_cleanse", word.upper(), "its own mark"):
         assert shown in said.out
 
     assert "already done" in say(*words).out
@@ -119,8 +120,7 @@ def test_backdoored_models_are_told_from_clean_ones(say: Say, here: Path) -> Non
                 save_file(network, here / path)
             else:
                 torch.save(network if ending == "pt" else _backdoorbench(network), here / path)
-            # One detector: of m that look at once, a clean model has up to m chances in nine (docs/auditing.md).
-            said = say("audit", "model=small_cnn", f"model.path={path}", "data=digits", "detector=neural_cleanse")
+            said = say("audit", "model=small_cnn", f"model.path={path}", "data=digits")
             assert said.code == 0, said.err
             end = _report(said.out)["conclusion"]
             found.append((end["word"], end["toward"]))

@@ -78,7 +78,7 @@ def test_a_folder_is_compared_with_models_made_of_its_base_and_with_nothing_wher
     beside = _lines(say("audit", *rows, "model.path=suspect", "model.base=base", *BRIEFLY))
     line = beside["trigger_inversion"]
     assert len(line["clean"]) == 4 and line["p"] == (1 + sum(other >= line["value"] for other in line["clean"])) / 5
-    assert beside[""]["conclusion"]["family_wise"] == pytest.approx(2 / 5)
+    assert beside[""]["conclusion"]["false_alarm_rate"] == pytest.approx(1 / 5)
     assert line["score"] == alone["trigger_inversion"]["score"]
 
 

@@ -13,6 +13,7 @@ from testbed.logger.board import TABLES, digest, rows
 from testbed.logger.none import NoLogger
 from testbed.logger.view import board_view, tag
 from testbed.logger.wandb import WandbLogger
+from testbed.statistics import Interval
 
 from .board import GROUP, leaderboard
 from .kept import kept_rows, kept_run, kept_summary, values
@@ -51,7 +52,7 @@ def test_no_name_tells_where_files_lie() -> None:
     world = "tiny (data.root=/home/alice/rows)"
     cells = tuple(replace(cell, world=world) for cell in board.cells)
     standings = tuple(replace(one, world=world, adaptive=(f"badnets in {world}: 1",)) for one in board.standings)
-    population = Population(world, "nc", 1.0, 2, 3, None, None)
+    population = Population(world, "nc", Interval(1.0, 0.4, 1.0, 5), 2, 3, None, None)
     hidden = replace(board, title=world, cells=cells, standings=standings, populations=(population,), departures=(world,))
     hidden = replace(hidden, clean_budget=world, left_out={(world, "sig", 0.1): "weak"})
     config = board_view(hidden, GROUP).configuration()

@@ -95,7 +95,7 @@ def test_what_was_planted_is_found_where_it_is(ask: Ask, trained: Victim, tmp_pa
         trained.head.bias[3] += 1  # type: ignore[union-attr, operator, index]
     found = ask(_saved(trained, tmp_path / "planted.safetensors"))
     (line,) = found["detectors"]
-    assert (line["word"], line["toward"], line["p"]) == ("suspicious", 3, pytest.approx(1 / 5)), line["why"]
+    assert (line["word"], line["toward"], line["p"]) == ("stands out", 3, pytest.approx(1 / 5)), line["why"]
     assert found["conclusion"]["word"] == "suspicious" and found["conclusion"]["toward"] == 3
     result = read_json(found["folder"] / "result.json")
     assert result["measures"]["suspected_target"] == result["measures"]["leaning_suspected_target"] == 3
