@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from testbed.api import DefenderResources, Detector, Examples, Invalid, Unsupported, Victim
 from testbed.detector.answering import logits_of, require_rows_of_each_class
-from testbed.detector.requirement import require_above, require_between, require_images
+from testbed.detector.requirement import require_above, require_at_least, require_between, require_images
 from testbed.features import all_labels, batches, evaluating, on_device, progress, read, require_layer, select
 from testbed.numerics.outliers import anomaly_index
 
@@ -39,7 +39,7 @@ class Beatrix(Detector):
 
     The Gram matrices of an image, of which the upper triangles count, are `G_p = (F^p (F^p)^T)^(1/p)` (powers by entry, signs
     kept), F (channels, places) the activations of a layer. low and high are the median -+ `band` times the median absolute
-    deviation of each entry over the reserve's images of the class that the model answers.
+    deviation of each entry over the reserve's first `clean_images_per_class` images of the class that the model answers.
 
     The rule: conspicuous are rows whose score exceeds the `clean_quantile` of the reserve's images of their class, each judged
     by a band that five-fold cross-validation made without it. A class is suspected if J* = (J - median) / (1.4826 MAD) >
@@ -49,7 +49,7 @@ class Beatrix(Detector):
     As in the authors' code, `layer` None is the one before the last stage, the kernel the sum of two Gaussians of half the
     median squared distance and of all of it, and J is (m n / (m + n)) MMD^2. Ours: J* counts upwards only, the reserve's images
     are among the others (of a target class all queries may be conspicuous), activations are in units of the reserve's largest,
-    and at most 1,000 rows of either kind enter J. The paper has 30 clean images a class.
+    and at most 1,000 rows of either kind enter J.
 
     Source: Ma, Wang, Sun, Xue and Xiang 2023 (NDSS, arXiv 2209.11715).
     """
@@ -59,6 +59,7 @@ class Beatrix(Detector):
     band: float = 10.0
     clean_quantile: float = 0.95
     index_threshold: float = math.exp(2)
+    clean_images_per_class: int = 30
 
     judges: ClassVar[frozenset[str]] = frozenset({"rows", "queries"})
 
@@ -69,6 +70,7 @@ class Beatrix(Detector):
         require_above("band", self.band, 0)
         require_between("clean_quantile", self.clean_quantile, 0, 1)
         require_above("index_threshold", self.index_threshold, 0)
+        require_at_least("clean_images_per_class", self.clean_images_per_class, FOLDS)
         require_rows_of_each_class(resources, FOLDS)
         if self.layer is not None:
             require_layer(victim, self.layer)
@@ -80,10 +82,10 @@ class Beatrix(Detector):
 
     def score(self, examples: Examples, victim: Victim, resources: DefenderResources) -> Tensor:
         """float64 (n,), 0 or more."""
-        answers, clean = logits_of(victim, examples).argmax(1), all_labels(resources.reserve)
+        answers = logits_of(victim, examples).argmax(1)
         unit, scores = self._unit(victim, resources), torch.zeros(len(examples), dtype=torch.float64)
         for answer in answers.unique():
-            band = self._band(self._grams(victim, resources.reserve, (clean == answer).nonzero().flatten(), unit))
+            band = self._band(self._grams(victim, resources.reserve, self._clean(resources, answer), unit))
             rows = (answers == answer).nonzero().flatten()
             for part in progress(rows.split(BATCH), f"Beatrix, class {int(answer)}", -(-len(rows) // BATCH)):
                 scores[part] = deviations(self._grams(victim, examples, part, unit), band).cpu()
@@ -94,7 +96,7 @@ class Beatrix(Detector):
         answers, flagged = logits_of(victim, examples).argmax(1), torch.zeros(len(examples), dtype=torch.bool)
         groups, differences = [], []
         for answer in answers.unique():
-            rows, own = ((labels == answer).nonzero().flatten() for labels in (answers, all_labels(resources.reserve)))
+            rows, own = (answers == answer).nonzero().flatten(), self._clean(resources, answer)
             unit = self._unit(victim, resources)
             strange = scores[rows] > self._clean_limit(self._grams(victim, resources.reserve, own, unit))
             usual = torch.cat([self._pooled(victim, resources.reserve, own), self._pooled(victim, examples, rows[~strange])])
@@ -110,6 +112,10 @@ class Beatrix(Detector):
         if self.layer is not None:
             return self.layer
         return victim.layers[-3] if len(victim.layers) > 2 else victim.layers[0]
+
+    def _clean(self, resources: DefenderResources, answer: Tensor) -> Tensor:
+        """The reserve's images of a class that are looked at."""
+        return (all_labels(resources.reserve) == answer).nonzero().flatten()[: self.clean_images_per_class]
 
     def _unit(self, victim: Victim, resources: DefenderResources) -> float:
         return float(read(victim, resources.reserve, self._layer(victim)).features.abs().max().clamp(min=SMALLEST))

@@ -71,9 +71,27 @@ def test_images_with_other_correlations_than_their_class_are_found(planted, rows
     assert not detector.decide(detector.score(clean, planted, resources), clean, planted, resources).any()
 
 
+def test_of_more_clean_images_the_first_are_looked_at(planted, rows, defender):
+    (images, labels), queries = _drawn(30, 0), rows(*_drawn(10, 1))
+    images[60:, 2:] = 0  # another band, where they enter it
+    few, many = (defender(planted, rows(images[:n], labels[:n]), classes=6) for n in (60, 180))
+    ten, all_of_them = Beatrix(orders=(1, 2), band=2.0, clean_images_per_class=10), Beatrix(orders=(1, 2), band=2.0)
+    found = ten.score(queries, planted, many)
+    torch.testing.assert_close(found, ten.score(queries, planted, few), rtol=1e-4, atol=1e-5)
+    assert (all_of_them.score(queries, planted, many) - found).abs().max() > 0.1
+
+
 @pytest.mark.parametrize(
     "parameters",
-    [{"layer": "no"}, {"orders": ()}, {"orders": (0,)}, {"band": 0}, {"clean_quantile": 1}, {"index_threshold": 0}],
+    [
+        {"layer": "no"},
+        {"orders": ()},
+        {"orders": (0,)},
+        {"band": 0},
+        {"clean_quantile": 1},
+        {"index_threshold": 0},
+        {"clean_images_per_class": 4},
+    ],
 )
 def test_what_cannot_work_is_refused(parameters, planted, rows, linear_victim, defender):
     (name,), reserve = parameters, rows(torch.zeros(15, 3, 32, 32), torch.arange(15) % 3)
