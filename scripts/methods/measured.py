@@ -22,7 +22,10 @@ MEASURES = {
 """What the page shows of each group; of model detectors also the clean twin's."""
 MORE = {
     "defence": ("robust_accuracy", "defence_effectiveness", "certified_accuracy_at_1", "certified_radius_median"),
-    "detector": ("clean_twin_anomaly_index", "clean_twin_flagged", "other_classes_flagged"),
+    "detector": (
+        *("queries_auroc", "queries_tpr_at_rule", "queries_fpr_at_rule", "queries_false_alarm_rate"),
+        *("clean_twin_anomaly_index", "clean_twin_flagged", "other_classes_flagged"),
+    ),
     "attack": ("robust_accuracy", "other_sources_attack_success_rate"),
 }
 SEED = re.compile(r"-s(\d+)(?:-[a-z]\d+)*-[0-9a-f]{16}$")

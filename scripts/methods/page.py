@@ -27,6 +27,10 @@ SHORT = {
     "tpr_at_rule": "TPR at rule",
     "fpr_at_rule": "FPR at rule",
     "false_alarm_rate": "false alarms on clean twins",
+    "queries_auroc": "AUROC of queries",
+    "queries_tpr_at_rule": "TPR at rule of queries",
+    "queries_fpr_at_rule": "FPR at rule of queries",
+    "queries_false_alarm_rate": "false alarms of queries on clean twins",
     "target_flagged": "target flagged",
     "anomaly_index": "anomaly index",
     "flagged": "model flagged",
@@ -41,8 +45,8 @@ HEAD = """# Methods
 
 Made by `python scripts/methods write`; nothing here is typed by hand. What a method is, its claim and the published numbers
 stand in its file in `conf/`; *needs* was seen at work in a small world (`scripts/methods/needs.py`); *here* are the runs of the
-command in that file (seeds in brackets), repeated by `python scripts/methods measure`. *Cost* is the method's own phase in
-those runs, in seconds of one busy core: {classes}.
+command in that file (seeds in brackets), repeated by `python scripts/methods measure`, or where they were not repeated, in
+italics, what that file says of them. *Cost* is the method's own phase in those runs, in seconds of one busy core: {classes}.
 *Difference* is ours minus the published, where both have the measure: other data, other models and fewer rows, so that it
 shows signs and no more; nothing here counts as a reproduction.
 """
@@ -82,7 +86,7 @@ def _row(header: Header, cells: Sequence[Mapping[str, Any]], seen: Mapping[str, 
         ", ".join(seen.get("needs", ())) or "nothing more",
         _cost(cells),
         claim or "–",
-        "; ".join(_told(header.group, cell) for cell in cells) or header.here or "not measured",
+        _here(header, cells),
         "; ".join(_as_published(line) for line in header.published) or "–",
         "; ".join(filter(None, (_difference(line, cells) for line in header.published))) or "–",
     ]
@@ -97,10 +101,18 @@ def _cost(cells: Sequence[Mapping[str, Any]]) -> str:
     return f"{kind} ({seconds:.2g} s)" if seconds < 100 else f"{kind} ({seconds:.0f} s)"
 
 
-def _told(group: str, cell: Mapping[str, Any]) -> str:
-    """'digits, badnets 5 %: success .988 (.978 .989 .997), ...'."""
+def _here(header: Header, cells: Sequence[Mapping[str, Any]]) -> str:
+    """Each cell once; cells of several detectors or defences say which."""
+    groups = [group for group in ("defence", "detector") if len({cell["names"].get(group) for cell in cells}) > 1]
+    told = [_told(header.group, cell, [] if header.group == "attack" else groups) for cell in cells]
+    return "; ".join(dict.fromkeys(told)) or (f"*{header.here}*" if header.here else "–")
+
+
+def _told(group: str, cell: Mapping[str, Any], others: Sequence[str]) -> str:
+    """'digits, badnets 5 %, scan: success .988 (.978 .989 .997), ...'."""
     names, rate = cell["names"], cell["poison_rate"]
     where = f"{names.get('data', '')}, {names.get('attack', '')}" + (f" {100 * rate:g} %" if rate else "")
+    where += "".join(f", {names[other]}" for other in others if other in names)
     if cell["status"] != ["done"]:
         return f"{where}: {', '.join(cell['status'])}"
     known = [name for name in (*MEASURES[group], *MORE[group]) if name in cell["measures"]]
