@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -12,7 +13,9 @@ from testbed.api import Invalid, Task, Unsupported
 from testbed.defence.abl import AntiBackdoorLearning, HeldBack, row_losses
 from testbed.features import all_labels
 from testbed.identity import weights_digest
-from tests.defence.small_images import RESOURCES, SGD, trained, untrained
+from testbed.model.image import ImageVictim
+from testbed.model.small_cnn import SmallCNN
+from tests.defence.small_images import RESOURCES, SGD, TASK, trained, untrained
 
 ABL = AntiBackdoorLearning(0.5, 2, 0.1, 1, SGD)
 
@@ -44,6 +47,16 @@ def test_unlearning_raises_the_loss_of_what_was_isolated() -> None:
     before, after = (row_losses(v, RESOURCES.train) for v in (victim, ABL.after_training(victim, RESOURCES)))
     assert int(isolated.sum()) == 6 and after[isolated].mean() > before[isolated].mean()
     assert len(all_labels(ABL.before_training(RESOURCES.train, RESOURCES))) == 54
+
+
+def test_unlearning_is_a_step_up_the_loss_of_the_isolated_rows_and_of_no_others() -> None:
+    victim = ImageVictim(TASK, partial(SmallCNN, width=4), augmentation="none")
+    victim.load_state_dict(trained(untrained(), RESOURCES.train).state_dict())
+    isolated = RESOURCES.train[ABL._suspected(RESOURCES.train, RESOURCES).nonzero().flatten()]
+    slopes = torch.autograd.grad(victim.train().loss(isolated), list(victim.parameters()))
+    expected = [weight + 0.1 * slope for weight, slope in zip(victim.parameters(), slopes, strict=True)]
+    unlearnt = replace(ABL, optimiser=partial(torch.optim.SGD, lr=0.1)).after_training(victim, RESOURCES)
+    torch.testing.assert_close(list(unlearnt.parameters()), expected)
 
 
 def test_what_cannot_work_is_refused() -> None:
