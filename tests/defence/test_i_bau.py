@@ -7,9 +7,9 @@ from functools import partial
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from testbed.api import Invalid, Unsupported
+from testbed.api import Batch, Invalid, Unsupported
 from testbed.data.memory import MemoryExamples
 from testbed.defence.i_bau import IBAU, misled, shuffled
 from testbed.identity import weights_digest
@@ -65,6 +65,26 @@ def test_of_a_network_it_is_the_gradient_through_the_last_step() -> None:
     moved = step(start)
     unrolled = torch.autograd.grad(misled(victim, batch, start + (moved - moved.detach())), weight)[0]
     assert torch.allclose(found, unrolled, rtol=1e-6)
+
+
+def test_of_a_logistic_regression_the_step_is_the_one_written_out() -> None:
+    victim = nn.Sequential(nn.Flatten(), nn.Linear(1, 2, bias=False)).double()
+    a, x, d, penalty, size = 0.01, 60.0, 0.3, 2.0, 0.1
+    with torch.no_grad():
+        victim[1].weight.copy_(torch.tensor([[0.0], [a]], dtype=torch.float64))
+    batch = Batch(torch.full((2, 1, 1, 1), x), torch.ones(2, dtype=torch.int64), torch.arange(2))
+    method = replace(METHOD, penalty=penalty, step_size=size, fixed_point_iterations=2)
+    worst = torch.full((1, 1, 1), d, dtype=torch.float64)
+    method._unlearn(victim, batch, worst, torch.tensor([True, False]))  # type: ignore[arg-type]
+    # CE = log(1 + exp(-a u)) with u = x + 255 d. The inner problem sees both images moved, the outer one half of them.
+    u = x + 255 * d
+    wrong, plain = (1 / (1 + torch.tensor(a * seen, dtype=torch.float64).exp()) for seen in (u, x))
+    bend = wrong * (1 - wrong)
+    pull = -255 * a * wrong / 2
+    jacobian = 1 - size * (2 * penalty - (255 * a) ** 2 * bend)
+    through = -size * 255 * (wrong - a * u * bend)  # dPhi/da
+    expected = -(u * wrong + x * plain) / 2 + through * (1 + jacobian) * pull
+    assert torch.allclose(victim[1].weight.grad.flatten(), torch.stack([-expected, expected]), rtol=1e-9)  # type: ignore[union-attr]
 
 
 def test_the_perturbation_misleads_and_stays_in_its_ball() -> None:
