@@ -46,9 +46,11 @@ def test_the_last_stage_at_each_resolution_counts_and_the_last_betas() -> None:
 def test_the_students_loss_is_its_own_and_the_distances() -> None:
     teacher, student, batch = trained(untrained(), images(30, 5)), untrained().eval(), images(8, 6)[torch.arange(8)]
     weights = {"stage1": 2.0, "stage3": 3.0}
-    distances = {name: attention_distance(*(v.features(batch.inputs, name) for v in (student, teacher))) for name in weights}
+    distances = {
+        name: attention_distance(*(v.features(batch.inputs, name) for v in (student, teacher)), 3.0) for name in weights
+    }
     expected = student.loss(batch) + 2 * distances["stage1"] + 3 * distances["stage3"]
-    taught = Distillation(teacher.requires_grad_(False), weights, 2.0)
+    taught = Distillation(teacher.requires_grad_(False), weights, 3.0)
     assert torch.allclose(taught(student, batch), expected)
     weight = student.net.stage1[0].weight  # type: ignore[union-attr,index]
     alone, drawn = (
@@ -64,6 +66,14 @@ def test_without_weights_it_is_fine_tuning() -> None:
     assert weights_digest(plain) == weights_digest(trained(victim, RESOURCES.reserve, epochs=1))
     assert weights_digest(NAD.after_training(victim, RESOURCES)) != weights_digest(plain)
     assert weights_digest(victim) == before
+
+
+def test_the_teacher_is_the_victim_fine_tuned_and_attention_has_the_power_asked_for() -> None:
+    victim = trained(untrained(), images(60, 3))
+    teacher = trained(victim, RESOURCES.reserve, epochs=2).eval().requires_grad_(False)
+    loss = Distillation(teacher, {"stage1": 500.0, "stage2": 1000.0, "stage3": 1000.0}, 3.0)
+    taught = replace(NAD, teacher_epochs=2, power=3.0).after_training(victim, RESOURCES)
+    assert weights_digest(taught) == weights_digest(trained(victim, RESOURCES.reserve, epochs=1, loss=loss))
 
 
 def test_running_statistics_rest_while_layers_are_read() -> None:
