@@ -12,7 +12,7 @@ from testbed.api import Invalid, Unsupported, Victim
 from testbed.defence.channel_mask import channels, drawn_alike, passes, pruned
 from testbed.defence.rnp import RNP, THRESHOLDS, cut, share_correct
 from testbed.features import accuracy
-from testbed.identity import generator
+from testbed.identity import generator, weights_digest
 from tests.defence.small_images import RESOURCES, TEXTS, TRANSFORMER, images, trained, untrained
 
 METHOD = RNP(20, 0.01, 0.2, 1, 0.2, 0.2, 30, 0.05)
@@ -58,6 +58,14 @@ def test_the_threshold_is_the_largest_that_the_reserve_bears(victim: Victim, max
     assert 0 <= last < len(THRESHOLDS) - 1
     silent = torch.cat([norm.weight == 0 for norm in channels(cut(victim, mask, RESOURCES.reserve, max_drop)).norms])
     assert torch.equal(silent, mask <= THRESHOLDS[last])
+
+
+def test_masks_recover_the_unlearned_model_and_prune_the_one_that_was_given(victim: Victim) -> None:
+    before = weights_digest(victim)
+    method = replace(METHOD, unlearning_rate=0.1, unlearning_epochs=100, recovering_epochs=5)
+    mask = method.recovered(method.unlearned(victim, RESOURCES), RESOURCES)
+    expected = weights_digest(cut(victim, mask, RESOURCES.reserve, method.max_drop))
+    assert weights_digest(method.after_training(victim, RESOURCES)) == expected != before == weights_digest(victim)
 
 
 def test_thresholds_are_those_of_the_authors() -> None:
