@@ -1,0 +1,37 @@
+"""What is reported of certified radii, against four rows counted by hand."""
+
+from __future__ import annotations
+
+import torch
+
+from testbed.metrics import Answers
+from testbed.pipeline.certificate import certified
+
+
+def answers(correct: list[bool] | None, radius: list[int] | None) -> Answers:
+    rows = torch.arange(4)
+    right, radii = (None if values is None else torch.tensor(values) for values in (correct, radius))
+    return Answers(rows, right, None, rows, radius=radii)
+
+
+def test_a_row_counts_where_it_is_right_and_its_radius_is_enough() -> None:
+    told, n = certified(answers([True, True, True, False], [1, 1, 4, 9]), 4)
+    assert told == {
+        "certified_accuracy_at_1": 0.75,
+        "certified_accuracy_at_poison": 0.25,
+        "certified_radius_median": 1,
+        "certified_radius_largest": 4,
+        "certified_rows_touched": 4,
+    }
+    assert n == dict.fromkeys(set(told) - {"certified_rows_touched"}, 4)
+    assert certified(answers([True, True, True, False], [1, 1, 4, 9]), 5)[0]["certified_accuracy_at_poison"] == 0
+
+
+def test_wrong_answers_have_no_radius_even_where_no_row_was_touched() -> None:
+    told, _ = certified(answers([False] * 4, [0, 2, 4, 9]), 0)
+    assert set(told.values()) == {0}
+
+
+def test_without_a_guarantee_or_right_answers_nothing_is_reported() -> None:
+    for clean in (answers([True] * 4, None), answers(None, [1] * 4)):
+        assert certified(clean, 4) == ({}, {})
