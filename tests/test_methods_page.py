@@ -7,11 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
 from methods.header import Header, headers  # noqa: E402
+from methods.needs import _Weights  # noqa: E402
 from methods.page import page  # noqa: E402
 
 HEADERS = headers(ROOT / "conf")
@@ -28,3 +30,16 @@ def test_the_page_is_made_from_what_is_kept() -> None:
 @pytest.mark.parametrize("header", [header for header in HEADERS if header.claim], ids=lambda header: header.name)
 def test_a_claim_is_said_to_be_shown_or_not(header: Header) -> None:
     assert header.verdict and header.here and header.paper and f"={header.name}" in " ".join(header.command)
+
+
+def test_weights_are_read_outside_a_model_s_own_passes() -> None:
+    model, inputs = torch.nn.Linear(3, 2), torch.ones(1, 3)
+    seen: set[str] = set()
+    with _Weights(seen):
+        model(inputs).sum().backward()
+        model.requires_grad_(False)
+        assert len(model.state_dict()) == 2 and str(model.weight.device)
+        assert not seen
+        model.weight.norm()
+    assert seen == {"weights"}
+    assert torch.nn.Module.__call__(model, inputs).shape == (1, 2)

@@ -14,6 +14,7 @@ from methods.said import folders_of
 
 PHASES = {"attack": "poison", "defence": "defend", "detector": "detect"}
 """The phase of a run that is a method's own work."""
+OTHER_SOURCES = ("cover_sources_attack_success_rate", "other_sources_attack_success_rate")
 MEASURES = {
     "attack": ("attack_success_rate", "clean_twin_attack_success_rate", "clean_accuracy", "clean_twin_clean_accuracy"),
     "defence": ("undefended_attack_success_rate", "attack_success_rate", "undefended_clean_accuracy", "clean_accuracy"),
@@ -26,7 +27,7 @@ MORE = {
         *("queries_auroc", "queries_tpr_at_rule", "queries_fpr_at_rule", "queries_false_alarm_rate"),
         *("clean_twin_anomaly_index", "clean_twin_flagged", "other_classes_flagged"),
     ),
-    "attack": ("robust_accuracy", "other_sources_attack_success_rate"),
+    "attack": ("robust_accuracy", *OTHER_SOURCES, "auroc", "tpr_at_rule"),
 }
 SEED = re.compile(r"-s(\d+)(?:-[a-z]\d+)*-[0-9a-f]{16}$")
 

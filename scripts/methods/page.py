@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from math import isclose
 from statistics import fmean
 from typing import Any
 
@@ -37,6 +38,7 @@ SHORT = {
     "clean_twin_anomaly_index": "clean twin's index",
     "clean_twin_flagged": "clean twin flagged",
     "other_classes_flagged": "other classes flagged",
+    "cover_sources_attack_success_rate": "from sources of cover rows",
     "other_sources_attack_success_rate": "from other sources",
 }
 CLASSES = ((0.1, "C0"), (3.0, "C1"), (30.0, "C2"), (300.0, "C3"))
@@ -47,8 +49,9 @@ Made by `python scripts/methods write`; nothing here is typed by hand. What a me
 stand in its file in `conf/`; *needs* was seen at work in a small world (`scripts/methods/needs.py`); *here* are the runs of the
 command in that file (seeds in brackets), repeated by `python scripts/methods measure`, or where they were not repeated, in
 italics, what that file says of them. *Cost* is the method's own phase in those runs, in seconds of one busy core: {classes}.
-*Difference* is ours minus the published, where both have the measure: other data, other models and fewer rows, so that it
-shows signs and no more; nothing here counts as a reproduction.
+*Difference* is ours minus the published, where both have the measure at the same poison rate; of a defence it is what it
+changed here and, in brackets, what it changed there. Other data, other models and fewer rows: it shows signs and no more, and
+nothing here counts as a reproduction. Of *needs*, what the small world does not call for is not seen.
 """
 Records = Mapping[str, Sequence[Mapping[str, Any]]]
 Seen = Mapping[str, Mapping[str, Any]]
@@ -104,7 +107,7 @@ def _cost(cells: Sequence[Mapping[str, Any]]) -> str:
 def _here(header: Header, cells: Sequence[Mapping[str, Any]]) -> str:
     """Each cell once; cells of several detectors or defences say which."""
     groups = [group for group in ("defence", "detector") if len({cell["names"].get(group) for cell in cells}) > 1]
-    told = [_told(header.group, cell, [] if header.group == "attack" else groups) for cell in cells]
+    told = [_told(header.group, cell, groups) for cell in cells]
     return "; ".join(dict.fromkeys(told)) or (f"*{header.here}*" if header.here else "–")
 
 
@@ -129,9 +132,15 @@ def _difference(line: Published, cells: Sequence[Mapping[str, Any]]) -> str:
     cell = _match(line, cells)
     if cell is None:
         return ""
-    shared = [(name, value) for name, value in line.numbers.items() if name in cell["measures"]]
-    told = (f"{SHORT[name]} {_signed(fmean(cell['measures'][name]) - value)}" for name, value in shared)
-    return ", ".join(told)
+    ours = {name: fmean(cell["measures"][name]) for name in line.numbers if name in cell["measures"]}
+    changes = {name: f"undefended_{name}" for name in ours if f"undefended_{name}" in ours}
+    if changes:
+        told = (
+            f"{SHORT[name]} {_signed(ours[name] - ours[before])} ({_signed(line.numbers[name] - line.numbers[before])})"
+            for name, before in changes.items()
+        )
+        return ", ".join(told)
+    return ", ".join(f"{SHORT[name]} {_signed(value - line.numbers[name])}" for name, value in ours.items())
 
 
 def _signed(value: float) -> str:
@@ -139,8 +148,10 @@ def _signed(value: float) -> str:
 
 
 def _match(line: Published, cells: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The cell whose attack the published setting names; the only one, where it names none that there is."""
-    plain = _plain(line.setting)
+    """Of the cells at the published rate, the one whose attack is named; the only one, where none that there is is named."""
+    plain, rate = _plain(line.setting), re.search(r"([\d.]+) %", line.setting)
+    if rate:
+        cells = [cell for cell in cells if not cell["poison_rate"] or isclose(100 * cell["poison_rate"], float(rate[1]))]
     named = [cell for cell in cells if _plain(str(cell["names"].get("attack", "?"))) in plain]
     if named:
         return max(named, key=lambda cell: len(str(cell["names"]["attack"])))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from methods.header import Header
-from methods.needs import needs, threat_model
+from methods.needs import KEEPS, needs, threat_model
 from testbed.contract.world import small_world
 from testbed.launcher.compose import register
 from testbed.launcher.everything import all_parts, method_node
@@ -25,6 +25,7 @@ def seen(headers: Sequence[Header]) -> dict[str, dict[str, Any]]:
         found = {}
         for header in headers:
             method = instantiate(method_node(header.group, header.name, search), header.group)
-            told = {"threat_model": threat_model(method), "needs": needs(header.group, header.name, method, by_name)}
+            used = needs(header.group, header.name, method, by_name)
+            told = {"threat_model": threat_model(method, used), "needs": sorted(used - {KEEPS})}
             found[f"{header.group}/{header.name}"] = told
         return found

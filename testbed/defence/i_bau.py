@@ -68,6 +68,20 @@ class IBAU(Defence):
             raise Invalid("penalty", self.penalty, "must be a finite number of at least 0")
         if not 0 < self.perturbed_share <= 1:
             raise Invalid("perturbed_share", self.perturbed_share, "must lie above 0 and be at most 1")
+        self._try(resources.fresh(), resources.reserve)
+
+    def _try(self, victim: Victim, reserve: Examples) -> None:
+        """One step on an untrained model; raises `Unsupported` where a part of it has no second derivative."""
+        batch = reserve[torch.arange(min(2, len(reserve)))]
+        batch = Batch(on_device(batch.inputs, victim.device), batch.labels.to(victim.device), batch.rows)
+        worst = torch.zeros(batch.inputs.shape[1:], device=victim.device)
+        try:
+            with evaluating(victim), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+                self._unlearn(victim, batch, worst, torch.ones(len(batch.labels), dtype=torch.bool))
+        except RuntimeError as error:
+            if "not implemented" not in str(error):
+                raise
+            raise Unsupported(f"needs a model that can be differentiated twice: {error}") from error
 
     def after_training(self, victim: Victim, resources: DefenderResources) -> Victim:
         cleaned = copy.deepcopy(victim)

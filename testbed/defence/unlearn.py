@@ -75,8 +75,8 @@ class Unlearn(Defence):
         return victim.loss(batch)
 
     def _carried(self, flagged: tuple[int, ...], count: int, seed: int) -> Tensor:
-        """int64 (count,): the class whose trigger a row carries, -1 for none."""
-        each = min(max(1, round(self.patched_share * count)), count // len(flagged))
+        """int64 (count,): the class whose trigger a row carries, -1 for none; of more classes than rows, the first have one."""
+        each = max(1, min(round(self.patched_share * count), count // len(flagged)))
         order = torch.randperm(count, generator=generator(seed, "patched rows"))
         carried = torch.full((count,), -1)
         for label, rows in zip(flagged, order.split(each), strict=False):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from testbed.api import Unsupported
 from testbed.features import evaluating, on_device
 from testbed.figure import plot
 from testbed.picture.view import Measures, View
@@ -17,19 +16,17 @@ def activation_change(view: View) -> Measures:
     """The trigger-activation change of each penultimate channel against the norm of the weights that read it.
 
     TAC_k = mean over rows x of |a_k(x) - a_k(T(x))|, a_k being channel k's pooled activation; norm_k is the L2 norm of column k
-    of the linear head. `activation_change_correlation` is Spearman's between the two, in -1..1, None where one of them is
-    constant; `activation_change_top_share` is the share of the sum of TAC that the tenth of the channels with the most has.
+    of the linear head, and channels that a defence has silenced (norm 0) are left out. `activation_change_correlation` is
+    Spearman's between the two, in -1..1, None where one of them is constant; `activation_change_top_share` is the share of the
+    sum of TAC that the tenth of the channels with the most has.
 
     Source: TAC of Zheng et al. 2022 (ECCV, arXiv 2208.03111), there with an L2 norm over whole maps.
     """
     exam = view.attacked()
-    parameters = view.victim.groups.get("penultimate")
-    if not parameters:
-        raise Unsupported("needs a convolutional model, whose last channels its head reads")
-    change = moved(view, torch.arange(len(exam.indices))[:MOST])
-    head = parameters[0]
-    weight = getattr(head.module, head.name).detach().movedim(head.dim, 0).flatten(1).norm(dim=1).cpu()
-    _draw(view, weight, change)
+    head, live = view.channels()[0], view.live()
+    change = moved(view, torch.arange(len(exam.indices))[:MOST])[live]
+    weight = getattr(head.module, head.name).detach().movedim(head.dim, 0).flatten(1).norm(dim=1).cpu()[live]
+    _draw(view, weight, change, live.nonzero().flatten())
     top = change.sort(descending=True).values[: max(1, round(len(change) / 10))]
     share = float(top.sum() / change.sum()) if change.sum() > 0 else None
     return {"activation_change_correlation": _rank_correlation(weight, change), "activation_change_top_share": share}
@@ -59,12 +56,15 @@ def _rank_correlation(one: Tensor, other: Tensor) -> float | None:
     return float(spearmanr(one.numpy(), other.numpy()).statistic)
 
 
-def _draw(view: View, weight: Tensor, change: Tensor) -> None:
+def _draw(view: View, weight: Tensor, change: Tensor, names: Tensor) -> None:
     with plot(view.folder / "figures" / "activation_change.png", (6.0, 4.2)) as (_, axis):
         axis.scatter(weight.numpy(), change.numpy(), color="tab:purple", s=22, alpha=0.8)
         for channel in change.argsort(descending=True)[:5].tolist():
             axis.annotate(
-                str(channel), (float(weight[channel]), float(change[channel])), xytext=(4, 2), textcoords="offset points"
+                str(int(names[channel])),
+                (float(weight[channel]), float(change[channel])),
+                xytext=(4, 2),
+                textcoords="offset points",
             )
         axis.set(title=f"{len(change)} last channels: what the trigger moves, and what reads it")
         axis.set(xlabel="L2 norm of the head's weights", ylabel="trigger-activation change")

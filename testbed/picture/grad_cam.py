@@ -55,7 +55,7 @@ def heat_maps(victim: Victim, images: Tensor, classes: Tensor) -> Tensor:
                 weights = slope.mean((2, 3), keepdim=True)
                 heat = relu((weights * maps).sum(1, keepdim=True))
                 return interpolate(heat, images.shape[2:], mode="bilinear", align_corners=False)[:, 0]
-    raise Unsupported("needs a model with a stage that gives maps")
+    raise Unsupported(f"{type(victim).__name__} has no stage that is known to give maps")
 
 
 def _observed(victim: Victim, module: torch.nn.Module, images: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:

@@ -21,7 +21,8 @@ LEAST_SIDE = 64
 def stealth(view: View) -> Measures:
     """Mean SSIM, PSNR in dB and largest change in grey levels, of the trigger as tests show it and as training rows bear it.
 
-    SSIM is in 0..1, 1 where nothing is seen; PSNR is of the images that changed, None where none did. LPIPS (AlexNet) is there
+    SSIM is in -1..1, 1 where nothing is seen, over uniform windows of 11 pixels or as many as fit; PSNR is of the images that
+    changed, None where none did. LPIPS (AlexNet) is there
     only where torchvision's weights lie in PyTorch's own cache: nothing is downloaded for it. `poison_` are training rows.
 
     Sources: Wang et al. 2004 (IEEE TIP) for SSIM; Zhang et al. 2018 (CVPR, arXiv 1801.03924) for LPIPS.

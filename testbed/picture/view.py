@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from torch import Tensor
 
-from testbed.api import Examples, Poison, Unsupported, Victim
+from testbed.api import ChannelParameter, Examples, Poison, Unsupported, Victim
 
 Measures = dict[str, float | None]
 
@@ -35,3 +36,18 @@ class View(NamedTuple):
         if self.exam is None or not len(self.exam.indices):
             raise Unsupported("no exam shows a trigger")
         return self.exam
+
+    def channels(self) -> Sequence[ChannelParameter]:
+        """The parameters that silence a last channel; raises `Unsupported` where there are none, or all are silent already."""
+        found = self.victim.groups.get("penultimate")
+        if not found:
+            raise Unsupported(f"{type(self.victim).__name__} has no last channels that a head is known to read")
+        if not self.live().any():
+            raise Unsupported("every last channel is silent already")
+        return found
+
+    def live(self) -> Tensor:
+        """bool (channels,): those that the head reads by a weight that is not 0; a defence may have silenced others."""
+        head = self.victim.groups["penultimate"][0]
+        weight = getattr(head.module, head.name).detach().movedim(head.dim, 0).flatten(1)
+        return (weight != 0).any(1).cpu()

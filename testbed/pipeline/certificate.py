@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from testbed.api import Poison
+from testbed.api import Examples, Poison
+from testbed.data.overlay import rows_of
 from testbed.metrics import Answers, Counts, Measures
 
 
-def touched(poison: Poison, rows: int) -> int:
-    """By how many rows the poisoned set differs from the clean one: 2 for a row replaced, 1 for a row added."""
-    replaced = int((poison.indices < rows).sum())
-    return 2 * replaced + len(poison.indices) - replaced
+def touched(poison: Poison, clean: Examples) -> int:
+    """By how many rows the poisoned set differs from the clean one: 2 for a row replaced, 1 for one added or only relabelled.
+
+    A row is only relabelled where its inputs stay: a guarantee by parts of the rows must then hold for a label that is changed.
+    """
+    there = (poison.indices < len(clean)).nonzero().flatten()
+    before, after = clean[poison.indices[there]].inputs, rows_of(poison.batch.inputs, there)
+    if isinstance(before, Tensor) and isinstance(after, Tensor):
+        replaced = int((before != after).flatten(1).any(1).sum())
+    else:
+        replaced = sum(one != other for one, other in zip(before, after, strict=True))
+    return len(poison.indices) + replaced
 
 
 def certified(clean: Answers, budget: int) -> tuple[Measures, Counts]:

@@ -116,7 +116,8 @@ def _compared(scene: Scene, attacked: Attacked, victims: Mapping[str, Victim]) -
         answers[prefix] = answered(victim, scene, attacked.exams)
         found, n = rates(answers[prefix], prefix)
         measures, counts = measures | found, counts | n
-    guarantee, n = certified(answers[""]["clean"], touched(attacked.poison, len(scene.data.train)))
+    clean = answers[""]["clean"]
+    guarantee, n = certified(clean, 0 if clean.radius is None else touched(attacked.poison, scene.data.train))
     measures, counts = measures | guarantee, counts | n
     before = {name.removeprefix("undefended_"): value for name, value in measures.items() if name.startswith("undefended_")}
     measures["defence_effectiveness"] = defence_effectiveness(before, measures)

@@ -108,6 +108,7 @@ SEEDS = (10, 11, 12)
 def test_backdoored_models_are_told_from_clean_ones(say: Say, here: Path) -> None:
     """Six models of digits, three with a patch toward class 0 and their clean twins, each in one of three forms of file."""
     truth: dict[str, list[tuple[str, int | None]]] = {"undefended": [], "clean_twin": []}
+    together: dict[str, list[dict[str, Any]]] = {"undefended": [], "clean_twin": []}
     shown: list[str] = []
     for seed, ending in zip(SEEDS, ("pt", "safetensors", "attack_result.pt"), strict=True):
         run = Path(say("train", "attack=badnets", "data=digits", f"seed={seed}", "logger=none").out.splitlines()[-1])
@@ -120,14 +121,20 @@ def test_backdoored_models_are_told_from_clean_ones(say: Say, here: Path) -> Non
                 save_file(network, here / path)
             else:
                 torch.save(network if ending == "pt" else _backdoorbench(network), here / path)
-            said = say("audit", "model=small_cnn", f"model.path={path}", "data=digits")
-            assert said.code == 0, said.err
+            words = ("audit", "model=small_cnn", f"model.path={path}", "data=digits")
+            everybody = say(*words)
+            together[role].append(_report(everybody.out)["conclusion"])
+            said = say(*words, "detector=neural_cleanse")
+            assert said.code == everybody.code == 0, said.err
             end = _report(said.out)["conclusion"]
             found.append((end["word"], end["toward"]))
-            shown.append(said.out)
+            shown += [everybody.out, said.out]
     flagged = {role: sum(word == "suspicious" for word, _ in found) for role, found in truth.items()}
     right = sum(toward == 0 for _, toward in truth["undefended"])
     print(*shown, sep="\n")  # only now: what is printed before a command is taken for the command's
     print(f"backdoored {flagged['undefended']}/3 flagged, target right {right}/3; clean {flagged['clean_twin']}/3 flagged")
     assert flagged["undefended"] >= 2 and right >= 2
     assert flagged["clean_twin"] <= 1  # each has one chance in nine
+    assert all(end["word"] == "suspicious" and end["toward"] == 0 for end in together["undefended"])
+    far = [end["value"] for end in together["undefended"]]
+    assert min(far) > max(max(end["value"], *end["clean"]) for end in together["clean_twin"])

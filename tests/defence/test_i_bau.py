@@ -13,6 +13,7 @@ from testbed.api import Batch, Invalid, Unsupported
 from testbed.data.memory import MemoryExamples
 from testbed.defence.i_bau import IBAU, misled, shuffled
 from testbed.identity import weights_digest
+from testbed.model.image import ImageVictim
 from testbed.numerics.hypergradient import hypergradient
 from tests.defence.small_images import RESOURCES, TEXTS, TRANSFORMER, images, trained, untrained
 
@@ -119,3 +120,18 @@ def test_what_cannot_work_is_refused() -> None:
     for wrong in ({"rounds": 0}, {"penalty": -1.0}, {"perturbed_share": 0.0}, {"radius": float("nan")}, {"step_size": 0.0}):
         with pytest.raises(Invalid, match=next(iter(wrong))):
             replace(METHOD, **wrong).check(RESOURCES)
+
+
+def test_a_model_without_second_derivatives_is_unsupported_before_it_is_trained() -> None:
+    class Hard(nn.Module):
+        def __init__(self, *_: int) -> None:
+            super().__init__()
+            self.stage, self.linear = nn.Hardsigmoid(), nn.Linear(256, 3)
+
+        def forward(self, given: Tensor) -> Tensor:
+            return self.linear(self.stage(given).flatten(1))
+
+    victim = ImageVictim(untrained().task, Hard)
+    with pytest.raises(Unsupported, match="differentiated twice"):
+        METHOD._try(victim, images(6, 4))
+    METHOD._try(untrained(), images(6, 4))

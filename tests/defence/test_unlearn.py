@@ -58,6 +58,7 @@ def test_each_flagged_class_has_a_share_of_the_rows_while_there_are_enough() -> 
         carried = unlearn()._carried(flagged, 30, 0)
         assert [int((carried == label).sum()) for label in flagged] == [each] * len(flagged)
     assert replace(unlearn(), patched_share=0.5)._carried((0, 1, 2), 30, 0).bincount().tolist() == [10, 10, 10]
+    assert sorted(unlearn()._carried((5, 6, 7), 2, 0).tolist()) == [5, 6]
 
 
 def test_it_fine_tunes_on_them_or_leaves_the_victim_alone() -> None:

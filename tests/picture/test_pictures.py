@@ -144,3 +144,24 @@ def test_without_an_exam_there_is_no_trigger_to_look_at(tmp_path: Path, corner: 
     for draw in (activation_change, stealth, pruning):
         with pytest.raises(Unsupported, match="no exam shows a trigger"):
             draw(view(tmp_path, corner, attacked=False))
+
+
+def test_channels_that_are_silent_already_are_left_out(tmp_path: Path) -> None:
+    mask = torch.zeros(3, 16, 16)
+    mask[0], mask[1, 8:, 8:], mask[2, -4:, -4:] = 1, 1, 1
+    victim = masked(mask, [[1.0, 0.0, 0.0], [0.0, 3.0, 0.0]])  # the head does not read the third
+    at_hand = view(tmp_path, victim)
+    assert activation_change(at_hand)["activation_change_top_share"] == pytest.approx(1 / 2)  # of two that move alike
+    pruning(at_hand)
+    shares = {row.split(",")[1] for row in (tmp_path / "pruning.csv").read_text().splitlines()[1:]}
+    assert shares == {"0.0", "0.5", "1.0"}
+    with torch.no_grad():
+        victim.head.weight.zero_()
+    with pytest.raises(Unsupported, match="silent already"):
+        pruning(at_hand)
+
+
+def test_without_a_reserve_no_channel_is_called_dormant(tmp_path: Path, corner: ImageVictim) -> None:
+    at_hand = view(tmp_path, corner)
+    told = pruning(at_hand._replace(reserve=MemoryExamples(at_hand.clean[torch.arange(0)].inputs, torch.arange(0))))
+    assert set(told) == {"pruning_success_oracle"}

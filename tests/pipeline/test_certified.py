@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from testbed.api import Batch, Poison
+from testbed.data.memory import MemoryExamples
 from testbed.metrics import Answers
-from testbed.pipeline.certificate import certified
+from testbed.pipeline.certificate import certified, touched
 
 
 def answers(correct: list[bool] | None, radius: list[int] | None) -> Answers:
@@ -35,3 +37,14 @@ def test_wrong_answers_have_no_radius_even_where_no_row_was_touched() -> None:
 def test_without_a_guarantee_or_right_answers_nothing_is_reported() -> None:
     for clean in (answers([True] * 4, None), answers(None, [1] * 4)):
         assert certified(clean, 4) == ({}, {})
+
+
+def test_rows_touched_are_two_for_one_replaced_and_one_for_one_added_or_relabelled() -> None:
+    clean = MemoryExamples(torch.zeros(4, 1, 2, 2, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64))
+    inputs = torch.zeros(3, 1, 2, 2)
+    inputs[0, 0, 1, 1] = 255
+    indices = torch.tensor([2, 0, 4])  # replaced, relabelled, added
+    poison = Poison(indices, Batch(inputs, torch.ones(3, dtype=torch.int64), indices))
+    assert touched(poison, clean) == 2 + 1 + 1
+    nothing = Poison(indices[:0], Batch(inputs[:0], indices[:0], indices[:0]))
+    assert touched(nothing, clean) == 0
