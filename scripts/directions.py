@@ -29,7 +29,7 @@ CIFAR = (
     "data.test=${oc.env:TESTBED_DATA}/cifar10_subset/test.npz data.reserve_per_class=25"
 )
 """Official pixels, 8,068 + 1,017 images; 25 clean images a class."""
-FASHION = "data=fashion_mnist data.root=${oc.env:TESTBED_DATA} trainer.epochs=3"
+FASHION = "data=fashion_mnist data.root=${oc.env:TESTBED_DATA} trainer.max_epochs=3"
 """60,000 + 10,000 images; so many that three epochs do."""
 Runs = Sequence[Mapping[str, Any]]
 
@@ -87,8 +87,8 @@ def tried(data: str, *, rate: str = "") -> list[Direction]:
                 for detector in ("activation_clustering", "spectral_signatures")
                 for attack in ("blended", "adaptive_blend")
             ),
-            lambda one, adapted, other, too: (
-                mean(adapted, "auroc") < mean(one, "auroc") and mean(too, "auroc") < mean(other, "auroc")
+            lambda one, adapted, other, too: all(
+                mean(hidden, "auroc") < mean(plain, "auroc") - 0.05 for plain, hidden in ((one, adapted), (other, too))
             ),
             ("attack_success_rate", "auroc", "tpr_at_rule"),
         ),
@@ -144,7 +144,7 @@ DIRECTIONS: Mapping[str, Direction] = {
     f"{direction.name}@{place}": direction
     for place, found in {
         "digits": [*tried("data=digits"), rising("data=digits")],
-        "icons": tried("data=icons")[:1],
+        "icons": [direction for direction in tried("data=icons") if direction.name == "fine_tuning"],
         "cifar10_subset": [
             direction
             for direction in tried(f"{CIFAR} model=small_cnn", rate="attack.poison_rate=0.1")

@@ -25,7 +25,13 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     "key",
     [
-        pytest.param(key, marks=[*REAL, *([pytest.mark.real_data] if "cifar" in key else [])])
+        pytest.param(
+            key,
+            marks=[
+                *REAL,
+                *([pytest.mark.real_data] if "TESTBED_DATA" in " ".join(directions.DIRECTIONS[key].commands) else []),
+            ],
+        )
         for key in directions.DIRECTIONS
         if KEPT.get(key, {}).get("verdict") == "shown"
     ],
