@@ -26,7 +26,7 @@ MORE = {
         *("queries_auroc", "queries_tpr_at_rule", "queries_fpr_at_rule", "queries_false_alarm_rate"),
         *("clean_twin_anomaly_index", "clean_twin_flagged", "other_classes_flagged"),
     ),
-    "attack": ("robust_accuracy", "other_sources_attack_success_rate"),
+    "attack": ("robust_accuracy", "cover_sources_attack_success_rate", "other_sources_attack_success_rate"),
 }
 SEED = re.compile(r"-s(\d+)(?:-[a-z]\d+)*-[0-9a-f]{16}$")
 

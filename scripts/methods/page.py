@@ -37,6 +37,7 @@ SHORT = {
     "clean_twin_anomaly_index": "clean twin's index",
     "clean_twin_flagged": "clean twin flagged",
     "other_classes_flagged": "other classes flagged",
+    "cover_sources_attack_success_rate": "from sources of cover",
     "other_sources_attack_success_rate": "from other sources",
 }
 CLASSES = ((0.1, "C0"), (3.0, "C1"), (30.0, "C2"), (300.0, "C3"))
