@@ -23,8 +23,13 @@ SAID = {"testbed": CANARY}
 
 
 def draw_gallery(folder: Path, test: Examples, exams: Mapping[str, Poison]) -> None:
-    """For each exam, some rows as they are, as the attacker shows them, and the difference (images: four times enlarged)."""
+    """For each exam, some rows as they are, as the attacker shows them, and the difference (images: four times enlarged).
+
+    An exam without rows has no picture.
+    """
     for name, exam in exams.items():
+        if not len(exam.indices):
+            continue
         rows = torch.linspace(0, len(exam.indices) - 1, min(SHOWN, len(exam.indices))).long()
         clean = test[exam.indices[rows]].inputs
         if isinstance(clean, Tensor):

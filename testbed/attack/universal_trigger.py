@@ -13,12 +13,13 @@ from testbed.attack.backdoor import Backdoor
 
 @dataclass(frozen=True)
 class Perturbation:
-    """x' = clip(x + change, 0, 255), with whole numbers `change` float32 (C, H, W)."""
+    """x' = clip(x + change, 0, 255), `change` float32 (C, H, W); of integer types the nearest whole grey level to that."""
 
     change: Tensor
 
     def __call__(self, inputs: Tensor, rows: Tensor, seed: int) -> Tensor:
-        return (inputs.float() + self.change.to(inputs.device)).clamp(0, 255).to(inputs.dtype)
+        shown = (inputs.float() + self.change.to(inputs.device)).clamp(0, 255)
+        return (shown if inputs.is_floating_point() else shown.round()).to(inputs.dtype)
 
 
 class UniversalTrigger(Attack):

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from testbed.api import AttackerResources, Batch, ImageTask, Invalid
+from testbed.api import AttackerResources, Batch, ImageTask, Invalid, Poison
 from testbed.attack.backdoor import Backdoor
 from testbed.attack.label import AllToAll, AllToOne, SourceSpecific
 from testbed.attack.stamping import StampedTraining
 from testbed.data.memory import MemoryExamples
+from testbed.features import select
+from testbed.figure import draw_gallery
 from testbed.model.image import ImageVictim
 from testbed.model.small_cnn import SmallCNN
 from testbed.trigger.blend import Blend
@@ -78,6 +81,30 @@ def test_source_specific_attacks_only_their_sources_and_others_are_near_misses()
     assert list(exams) == ["success", "other_sources"]
     assert (test.labels[exams["success"].indices] == 2).all()
     assert set(test.labels[exams["other_sources"].indices].tolist()) == {0, 3}
+
+
+def test_near_misses_that_cover_taught_are_examined_apart_from_those_that_nothing_taught() -> None:
+    mine, test = resources(), rows(80, seed=5)
+    attack = replace(BADNETS, label=SourceSpecific((2,)), cover_rate=0.05, cover_labels=(3,))
+    exams = attack.triggered_tests(test, mine)
+    assert list(exams) == ["success", "cover_sources", "other_sources"]
+    assert torch.equal(exams["cover_sources"].indices, (test.labels == 3).nonzero().flatten())
+    assert torch.equal(exams["other_sources"].indices, (test.labels == 0).nonzero().flatten())
+    assert all((exam.batch.labels == 1).all() and (exam.batch.inputs[..., -3:, -3:] == 255).all() for exam in exams.values())
+    assert list(replace(attack, cover_labels=()).triggered_tests(test, mine)) == ["success", "cover_sources"]
+
+
+def test_of_two_classes_none_is_a_near_miss_and_without_rows_of_the_source_there_is_no_exam(tmp_path: Path) -> None:
+    mine, test = replace(resources(), task=replace(TASK, classes=("a", "b"))), rows(80, seed=5)
+    attack, both = replace(BADNETS, label=SourceSpecific((0,))), select(test, (test.labels < 2).nonzero().flatten())
+    exams = attack.triggered_tests(both, mine)
+    assert list(exams) == ["success"]
+    draw_gallery(tmp_path, both, {**exams, "empty": Poison(torch.arange(0), both[torch.arange(0)])})
+    assert [path.name for path in (tmp_path / "figures").iterdir()] == ["success.png"]
+    target_alone = select(test, (test.labels == 1).nonzero().flatten())
+    for empty, said in ((attack, r"label.source_labels=\[0\]"), (BADNETS, "target_label=1")):
+        with pytest.raises(Invalid, match=f"{said}: no test row is of a class that the trigger shall change; choose"):
+            empty.triggered_tests(target_alone, mine)
 
 
 def test_the_exam_leaves_out_rows_of_the_target_class() -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from testbed.api import Invalid
+from testbed.attack.label import SourceSpecific
 from testbed.data.overlay import poisoned
 from testbed.launcher.compose import configuration, plain, register
 from testbed.launcher.search import SearchPath
@@ -31,10 +32,23 @@ def test_cover_rows_are_stamped_keep_their_label_and_are_no_poison() -> None:
 
 def test_cover_may_come_from_classes_of_its_own() -> None:
     mine = resources()
-    poison = replace(COVERED, cover_labels=(3, 4)).poison(mine)
+    poison = replace(COVERED, cover_labels=(0, 3)).poison(mine)
     assert poison.cover is not None and poison.cover.sum() == 5
-    assert set(poison.batch.labels[poison.cover].tolist()) <= {3, 4}
+    assert set(poison.batch.labels[poison.cover].tolist()) <= {0, 3}
     assert torch.equal(poison.indices[~poison.cover], BADNETS.poison(mine).indices), "the poison is the same rows"
+
+
+def test_cover_of_a_source_specific_trigger_comes_from_all_classes_that_are_neither_source_nor_target() -> None:
+    mine = resources(200)
+    attack = replace(COVERED, label=SourceSpecific((2,)), cover_rate=0.2)
+    attack.check(mine)
+    poison = attack.poison(mine)
+    assert poison.cover is not None and set(poison.batch.labels[poison.cover].tolist()) == {0, 3}
+    alone = replace(attack, cover_rate=0.0).poison(mine)
+    assert torch.equal(poison.indices[~poison.cover], alone.indices) and alone.cover is None
+    two = replace(mine, task=replace(mine.task, classes=("a", "b")))
+    with pytest.raises(Invalid, match=r"cover_rate=0\.2: all 2 classes are source or target, so that none is left for cover"):
+        replace(attack, label=SourceSpecific((0,))).check(two)
 
 
 def test_appended_cover_keeps_its_label_too() -> None:
@@ -59,6 +73,9 @@ def test_adaptive_blend_shows_whole_what_it_taught_in_pieces_with_as_much_cover_
         ({"cover_rate": 0.001}, "cover_rate=0.001: 0.001 x 100 training rows rounds to 0 rows"),
         ({"cover_rate": 0.9}, "cover_rate=0.9: needs 90 rows, but only"),
         ({"cover_labels": (11,)}, "cover_labels=[11]: the classes are 0 to"),
+        ({"cover_labels": (1, 3)}, "cover_labels=[1, 3]: 1 is the target class, whose rows are no cover; leave 1 out"),
+        ({"cover_labels": (2, 3), "label": SourceSpecific((2,))}, "cover_labels=[2, 3]: 2 is a source class"),
+        ({"cover_labels": (1,), "label": SourceSpecific((2,))}, "cover_labels=[1]: 1 is the target class"),
         ({"clean_label": True}, "cover_rate=0.05: clean-label poison keeps its labels too"),
     ],
 )

@@ -43,5 +43,5 @@ def test_tact_poisons_one_class_and_covers_others(search: SearchPath) -> None:
     assert poison.cover is not None and (mine.train[poison.indices[~poison.cover]].labels == 1).all()
     assert set(poison.batch.labels[poison.cover].tolist()) <= {2, 3} and (poison.batch.labels[~poison.cover] == 0).all()
     exams = attack.triggered_tests(test, mine)
-    assert set(test.labels[exams["success"].indices].tolist()) == {1} and list(exams) == ["success", "other_sources"]
-    assert torch.isin(test.labels[exams["other_sources"].indices], torch.tensor([2, 3])).all()
+    assert set(test.labels[exams["success"].indices].tolist()) == {1} and list(exams) == ["success", "cover_sources"]
+    assert torch.isin(test.labels[exams["cover_sources"].indices], torch.tensor([2, 3])).all()

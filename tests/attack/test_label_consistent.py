@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 from testbed.api import AttackerResources, Examples, Invalid, Victim
 from testbed.attack.label_consistent import LabelConsistent
 from testbed.fit import fit
+from testbed.model.image import ImageVictim
 from testbed.numerics.pgd import pgd
 from testbed.numerics.trigger_inversion import frozen
 from testbed.trigger.corners import Corners
@@ -62,6 +63,39 @@ def test_the_surrogate_takes_the_moved_rows_for_their_class_less() -> None:
     assert after > before
 
 
+def test_the_surrogate_is_trained_on_the_worst_images_within_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    losses: list[Any] = []
+
+    def fit_with(victim: Victim, examples: Examples, *, loss: Any = None) -> Victim:
+        losses.append(loss)
+        return trained(victim, examples, loss=loss)
+
+    mine = replace(attacker(), fit=fit_with)
+    ATTACK.poison(mine)
+    replace(ATTACK, adversarial_steps=3).poison(mine)
+    assert losses[0] is None and losses[1] is not None
+    model, clean, learnt = trained(surrogate(), mine.train).eval(), mine.train[torch.arange(20)], list[torch.Tensor]()
+    loss_of = ImageVictim.loss_of
+
+    def watched(self: ImageVictim, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        learnt.append(images)
+        return loss_of(self, images, labels)
+
+    monkeypatch.setattr(ImageVictim, "loss_of", watched)
+    worse = losses[1](model, clean)
+    change = (learnt[0] - clean.inputs).abs()
+    assert change.max() <= 8 + 1e-4 and (change.flatten(1).amax(1) > 1).all()
+    assert worse > loss_of(model, clean.inputs.float(), clean.labels)
+
+
+def test_stored_rows_keep_within_a_bound_that_is_no_whole_number() -> None:
+    mine = attacker()
+    poison = replace(ATTACK, max_change=7.5).poison(mine)
+    inner = (..., slice(1, -1), slice(1, -1))
+    moved = poison.batch.inputs[inner].int() - mine.train[poison.indices].inputs[inner].int()
+    assert moved.abs().max() == 7
+
+
 def test_without_steps_nothing_is_trained_and_the_rows_are_stamped_as_they_are() -> None:
     mine: AttackerResources = resources()  # whose `fit` is None
     poison = replace(ATTACK, steps=0).poison(mine)
@@ -81,6 +115,10 @@ def test_the_exam_shows_the_corners_and_nothing_else() -> None:
         ({"steps": -1}, "steps=-1: must be at least 0"),
         ({"adversarial_steps": -1}, "adversarial_steps=-1: must be at least 0"),
         ({"max_change": 0.0}, "max_change=0.0: must be above 0"),
+        (
+            {"max_change": 0.4},
+            "max_change=0.4: rows are stored in whole grey levels, so that none would change; say at least 1",
+        ),
         ({"max_change": float("nan")}, "max_change=nan"),
         ({"poison_rate": 0.9}, "poison_rate=0.9: needs 90 rows"),
     ],

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from testbed.api import Invalid
 from testbed.attack.narcissus import Narcissus
-from testbed.attack.universal_trigger import shown_change
+from testbed.attack.universal_trigger import Perturbation, shown_change
 from tests.attack.test_backdoor import rows
 from tests.attack.test_optimised_trigger import attacker
 
@@ -39,6 +39,17 @@ def test_the_change_points_into_the_target_class() -> None:
     assert after < before and crafted.abs().max() <= 16 and torch.equal(crafted, crafted.round())
 
 
+def test_the_change_is_crafted_on_rows_of_the_target_class_alone() -> None:
+    mine, met = attacker(), list[torch.Tensor]()
+    victim = mine.fresh()
+    victim.register_forward_pre_hook(lambda _, given: met.append(given[0].detach()))
+    replace(ATTACK, rounds=5)._crafted(replace(mine, fit=lambda untrained, examples: victim))
+    shown, known = torch.cat(met).flatten(1), mine.train.inputs.flatten(1).float()
+    gaps = (shown[:, None] - known).abs().amax(2)  # a row and the same row changed; others of noise are far from it
+    assert len(shown) == 5 * 16 and (gaps.min(1).values <= 16).all()
+    assert (mine.train.labels[gaps.argmin(1)] == 1).all()
+
+
 def test_other_classes_are_shown_the_change_magnified() -> None:
     mine, test = attacker(), rows(40, seed=5)
     poison = ATTACK.poison(mine)
@@ -46,6 +57,19 @@ def test_other_classes_are_shown_the_change_magnified() -> None:
     exam = ATTACK.triggered_tests(test, replace(mine, fit=None, poison=poison))["success"]  # type: ignore[arg-type]
     expected = (test[exam.indices].inputs.float() + 3 * change).clamp(0, 255)
     assert torch.equal(exam.batch.inputs.float(), expected) and (test.labels[exam.indices] != 1).all()
+
+
+def test_a_magnification_that_is_no_whole_number_shows_the_nearest_grey_level() -> None:
+    images = torch.tensor([[[[10, 254, 1]]]], dtype=torch.uint8)
+    change = torch.tensor([[[2.75, 2.75, -2.75]]])
+    assert Perturbation(change)(images, torch.arange(1), 0).tolist() == [[[[13, 255, 0]]]]
+    assert Perturbation(change)(images.float(), torch.arange(1), 0).tolist() == [[[[12.75, 255, 0]]]]
+    mine, test, attack = attacker(), rows(40, seed=5), replace(ATTACK, magnification=2.5)
+    poison = attack.poison(mine)
+    change = shown_change(mine.train[poison.indices].inputs, poison.batch.inputs)
+    exam = attack.triggered_tests(test, replace(mine, poison=poison))["success"]
+    expected = (test[exam.indices].inputs.float() + 2.5 * change).clamp(0, 255).round()
+    assert (2.5 * change % 1 > 0).any() and torch.equal(exam.batch.inputs.float(), expected)
 
 
 @pytest.mark.parametrize(

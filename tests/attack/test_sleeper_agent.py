@@ -10,7 +10,8 @@ import torch
 
 from testbed.api import Examples, Invalid, Victim
 from testbed.attack.sleeper_agent import SleeperAgent
-from testbed.features import all_labels, evaluating
+from testbed.features import all_labels, evaluating, select
+from testbed.identity import derive
 from testbed.numerics.gradient_matching import gradient_norms, gradient_of
 from testbed.trigger.scattered_patch import ScatteredPatch
 from tests.attack.test_backdoor import rows
@@ -76,6 +77,27 @@ def test_rows_of_the_source_are_examined_and_others_beside_them() -> None:
     assert (exams["success"].batch.labels == 1).all()
     changed = exams["success"].batch.inputs != test.inputs[exams["success"].indices]
     assert changed.flatten(1).any(1).all() and changed.flatten(1).sum(1).max() <= 9
+
+
+def test_stamped_rows_of_the_source_with_the_label_of_the_target_are_what_is_aimed_at(monkeypatch) -> None:
+    given: list[Any] = []
+    monkeypatch.setattr(SleeperAgent, "crafted", lambda self, *facts, **steps: given.append((*facts, steps)))
+    mine = attacker()
+    ATTACK.poison(mine)
+    (_, aim, _, _, steps), clean = given[0], mine.train[given[0][1].rows]
+    assert steps == {"retrain_iterations": 2} and len(aim.rows.unique()) == 7
+    assert (clean.labels == 2).all() and (aim.labels == 1).all()
+    assert torch.equal(aim.inputs, ATTACK.trigger(clean.inputs, clean.rows, derive(mine.seed, "trigger")))
+    assert (aim.inputs != clean.inputs).flatten(1).any(1).all()
+
+
+def test_of_two_classes_the_source_alone_is_examined_and_without_its_rows_nothing_is() -> None:
+    test, two = rows(60, 4), replace(attacker(), task=replace(attacker().task, classes=("a", "b")))
+    attack = replace(ATTACK, source_label=0)
+    both = select(test, (all_labels(test) < 2).nonzero().flatten())
+    assert list(attack.triggered_tests(both, two)) == ["success"]
+    with pytest.raises(Invalid, match="source_label=0: no test row is of this class"):
+        attack.triggered_tests(select(both, (all_labels(both) == 1).nonzero().flatten()), two)
 
 
 def test_a_pair_is_drawn_for_each_trial_unless_it_is_named() -> None:
