@@ -148,7 +148,7 @@ DIRECTIONS: Mapping[str, Direction] = {
         "cifar10_subset": [
             direction
             for direction in tried(f"{CIFAR} model=small_cnn", rate="attack.poison_rate=0.1")
-            if direction.name in ("fine_tuning", "neural_cleanse", "oracle_filter", "scaled_queries")
+            if direction.name in ("fine_tuning", "neural_cleanse", "latent_separation", "oracle_filter", "scaled_queries")
         ],
         "fashion_mnist": [
             direction
