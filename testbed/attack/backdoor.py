@@ -19,7 +19,7 @@ from testbed.identity import derive, generator
 class Backdoor(Attack):
     """Stamps round(poison_rate n) of n training rows and gives them the label that the trigger shall evoke.
 
-    With `clean_label` only rows that have the wanted label already are stamped. `include_target_class` lets rows of the target
+    With `clean_label` only rows of the target class are stamped. `include_target_class` lets rows of the target
     class be drawn too, where stamping changes no label. `append` adds stamped copies instead of replacing. With
     `after_augmentation` the attacker controls training and stamps there. Unless `rounded`, stamped rows stay float32, which no
     stored image could. `test_trigger` is shown at test time where it is not the trigger that was trained on. Besides,
@@ -140,7 +140,7 @@ class Backdoor(Attack):
         """Rows to stamp, int64 (round(poison_rate n) + round(cover_rate n),), ascending; bool, which of them are cover."""
         labels = all_labels(resources.train)
         wanted = self.label(labels, self.target_label, len(resources.task.classes))
-        fit = labels == wanted if self.clean_label else labels != wanted
+        fit = labels == self.target_label if self.clean_label else labels != wanted
         if self.include_target_class:
             fit = fit | (labels == self.target_label)
         sizes = torch.bincount(labels, minlength=len(resources.task.classes)).tolist()

@@ -22,9 +22,8 @@ def activation_change(view: View) -> Measures:
 
     Source: TAC of Zheng et al. 2022 (ECCV, arXiv 2208.03111), there with an L2 norm over whole maps.
     """
-    exam = view.attacked()
     head, live = view.channels()[0], view.live()
-    change = moved(view, torch.arange(len(exam.indices))[:MOST])[live]
+    change = moved(view)[live]
     weight = getattr(head.module, head.name).detach().movedim(head.dim, 0).flatten(1).norm(dim=1).cpu()[live]
     _draw(view, weight, change, live.nonzero().flatten())
     top = change.sort(descending=True).values[: max(1, round(len(change) / 10))]
@@ -33,9 +32,10 @@ def activation_change(view: View) -> Measures:
 
 
 @torch.no_grad()
-def moved(view: View, places: Tensor) -> Tensor:
-    """TAC of each penultimate channel over these places of the exam, float64 (channels,)."""
+def moved(view: View) -> Tensor:
+    """TAC of each penultimate channel over the first 512 rows of the exam, float64 (channels,)."""
     exam = view.attacked()
+    places = torch.arange(len(exam.indices))[:MOST]
     clean, shown = view.test[exam.indices[places]].inputs, exam.batch.inputs[places]
     found = []
     with evaluating(view.victim):

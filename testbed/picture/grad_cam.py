@@ -36,7 +36,7 @@ def grad_cam(view: View) -> Measures:
     _draw(view, clean[:SHOWN], shown[:SHOWN], heat[:SHOWN])
     return {
         "grad_cam_on_trigger": float(on_trigger.mean()) if len(on_trigger) else None,
-        "grad_cam_trigger_area": float(changed.mean()),
+        "grad_cam_trigger_area": float(changed[known].mean()) if len(on_trigger) else None,
     }
 
 

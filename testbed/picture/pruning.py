@@ -32,10 +32,9 @@ def pruning(view: View) -> Measures:
 
     Source: the curve of Liu et al. 2018 (RAID, arXiv 1805.12185).
     """
-    exam = view.attacked()
     view.channels()
     live = view.live()
-    orders = {"oracle": moved(view, torch.arange(len(exam.indices))[:512]).argsort(descending=True)}
+    orders = {"oracle": moved(view).argsort(descending=True)}
     if len(view.reserve):
         orders["dormant"] = read(view.victim, view.reserve, "penultimate").features.mean(0).argsort()
     curves = {name: _curve(view, order[live[order]]) for name, order in sorted(orders.items())}

@@ -28,7 +28,7 @@ def certified(clean: Answers, budget: int) -> tuple[Measures, Counts]:
 
     A row counts at radius r if it is answered correctly and its own radius is r or more: then no r rows, added or removed in
     any way, would have changed the answer. `budget` is what this attack really touched, for comparison with what was measured
-    under it; the median and the largest radius are of all rows, wrong answers having none.
+    under it; the median (of two in the middle the smaller) and the largest radius are of all rows, wrong answers having none.
 
     Source: the certified accuracy of Levine and Feizi 2021 (ICLR, arXiv 2006.14768).
     """

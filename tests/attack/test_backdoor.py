@@ -59,6 +59,8 @@ def test_clean_label_stamps_rows_of_the_target_class_and_changes_no_label() -> N
     mine = resources()
     poison = replace(BADNETS, clean_label=True).poison(mine)
     assert (mine.train[poison.indices].labels == 1).all() and (poison.batch.labels == 1).all()
+    specific = replace(BADNETS, clean_label=True, label=SourceSpecific((2,))).poison(mine)
+    assert (mine.train[specific.indices].labels == 1).all() and torch.equal(specific.indices, poison.indices)
 
 
 def test_rows_of_the_target_class_are_drawn_only_if_asked() -> None:
