@@ -23,7 +23,8 @@ class Published:
         """bool (n,): what to remove. Raises `Unsupported` for a detector whose paper has no rule."""
         flagged = detector.decide(scores, examples, victim, resources)
         if flagged is None:
-            raise Unsupported(f"{type(detector).__name__} has no published rule; choose another with defence/rule=")
+            name = type(detector).__name__
+            raise Unsupported(f"{name} has no published rule for this task; choose another with defence/rule=")
         return flagged
 
 

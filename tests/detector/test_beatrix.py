@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from testbed.api import Invalid, Unsupported
-from testbed.detector.beatrix import Band, Beatrix, deviations, gram_matrices, two_sample_statistic
+from testbed.detector.beatrix import Band, Beatrix, _indices, deviations, gram_matrices, two_sample_statistic
+from testbed.numerics.outliers import anomaly_index
 
 
 def test_gram_matrices_are_roots_of_products_of_powers():
@@ -69,6 +70,15 @@ def test_images_with_other_correlations_than_their_class_are_found(planted, rows
     assert flagged[truth].all() and flagged[~truth].double().mean() < 0.02
     clean = rows(*_drawn(60, 2))
     assert not detector.decide(detector.score(clean, planted, resources), clean, planted, resources).any()
+
+
+def test_a_lone_conspicuous_image_suspects_no_class_and_two_classes_have_no_rule(planted, rows, defender):
+    """Of ten classes nine have J = 0, so that the tenth would lie 10 / 1.2533 > e^2 deviations away whatever it is."""
+    assert _indices([0.0] * 9 + [1e-9]) == [0.0] * 10 and _indices([]) == []
+    assert _indices([0.0] * 5 + [1.0] * 5) == anomaly_index(torch.tensor([0.0] * 5 + [1.0] * 5), "high").tolist()
+    reserve = rows(*_drawn(30, 0))
+    detector, resources = Beatrix(orders=(1,)), defender(planted, reserve, classes=2)
+    assert detector.decide(torch.zeros(180), reserve, planted, resources) is None
 
 
 def test_of_more_clean_images_the_first_are_looked_at(planted, rows, defender):
