@@ -68,8 +68,8 @@ Rule = Published | CleanQuantile | FixedFraction
 
 
 def clean_quantile(detector: Detector, victim: Victim, resources: DefenderResources, false_alarm_rate: float) -> float:
-    """The score that this share of the clean reserve exceeds (the next higher one of the reserve's own scores)."""
-    clean = detector.score(resources.reserve, victim, resources).double()
+    """The score that this share of the clean reserve exceeds (the next higher one of `Detector.reserve_scores`)."""
+    clean = detector.reserve_scores(victim, resources).double()
     return float(torch.quantile(clean, 1 - false_alarm_rate, interpolation="higher"))
 
 

@@ -93,6 +93,16 @@ class Beatrix(Detector):
                 scores[part] = deviations(self._grams(victim, examples, part, unit), band).cpu()
         return scores
 
+    def reserve_scores(self, victim: Victim, resources: DefenderResources) -> Tensor:
+        """float64 (m,): images that a band is made of are judged by one that five-fold cross-validation made without them."""
+        scores = self.score(resources.reserve, victim, resources)
+        answers, unit = logits_of(victim, resources.reserve).argmax(1), self._unit(victim, resources)
+        for answer in answers.unique():
+            own = self._clean(resources, answer)
+            apart = self._apart(self._grams(victim, resources.reserve, own, unit)).cpu()
+            scores[own] = torch.where(answers[own] == answer, apart, scores[own])
+        return scores
+
     def decide(self, scores: Tensor, examples: Examples, victim: Victim, resources: DefenderResources) -> Tensor | None:
         """The conspicuous rows of the suspected classes; None where there are two classes."""
         if len(resources.task.classes) < FEWEST:
@@ -145,10 +155,15 @@ class Beatrix(Detector):
         return Band(middle - self.band * spread, middle + self.band * spread)
 
     def _clean_limit(self, grams: Tensor) -> float:
-        """The quantile of clean images' deviations; every image is judged by a band of the other folds."""
+        return float(self._apart(grams).quantile(self.clean_quantile))
+
+    def _apart(self, grams: Tensor) -> Tensor:
+        """float64 (n,): the deviations of clean images, each judged by a band of the other folds."""
         fold = torch.arange(len(grams), device=grams.device) % FOLDS
-        held_out = [deviations(grams[fold == number], self._band(grams[fold != number])) for number in range(FOLDS)]
-        return float(torch.cat(held_out).quantile(self.clean_quantile))
+        found = torch.zeros(len(grams), dtype=torch.float64, device=grams.device)
+        for number in fold.unique():
+            found[fold == number] = deviations(grams[fold == number], self._band(grams[fold != number]))
+        return found
 
 
 def _indices(differences: list[float]) -> list[float]:
