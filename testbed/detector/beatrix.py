@@ -79,8 +79,13 @@ class Beatrix(Detector):
         read_and_last = {self._layer(victim), *(victim.layers[-2:-1] if self.layer is None else ())}
         blank = torch.zeros(1, *task.shape, device=victim.device)
         with torch.no_grad(), evaluating(victim):
-            if any(victim.features(blank, layer).ndim != 4 for layer in read_and_last):
-                raise Unsupported("needs a convolutional model, whose layers are maps (channels, height, width)")
+            maps = [layer for layer in victim.layers if victim.features(blank, layer).ndim == 4]
+        if self.layer is not None and maps and self.layer not in maps:
+            raise Invalid(
+                "layer", self.layer, "has no places, of which correlations are made", f"choose one of {', '.join(maps)}"
+            )
+        if not read_and_last <= set(maps):
+            raise Unsupported("needs a convolutional model, whose layers are maps (channels, height, width)")
 
     def score(self, examples: Examples, victim: Victim, resources: DefenderResources) -> Tensor:
         """float64 (n,), 0 or more."""

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from testbed.api import Invalid, Unsupported
+from testbed.api import ImageTask, Invalid, Unsupported
 from testbed.defence.rule import clean_quantile
 from testbed.detector.beatrix import Band, Beatrix, _indices, deviations, gram_matrices, two_sample_statistic
+from testbed.model.image import ImageVictim
+from testbed.model.small_cnn import SmallCNN
 from testbed.numerics.outliers import anomaly_index
 
 
@@ -142,5 +144,15 @@ def test_features_without_places_are_unsupported(rows, linear_victim, defender):
     victim = linear_victim(torch.zeros(3, 3072))
     flat = type("Flat", (type(victim),), {"features": lambda _, inputs, layer: inputs.flatten(1).float()})
     victim.__class__ = flat
-    with pytest.raises(Unsupported, match="convolutional model"):
-        Beatrix().check(defender(victim, rows(torch.zeros(15, 3, 32, 32), torch.arange(15) % 3)))
+    given = defender(victim, rows(torch.zeros(15, 3, 32, 32), torch.arange(15) % 3))
+    for layer in (None, "penultimate"):
+        with pytest.raises(Unsupported, match="convolutional model"):
+            Beatrix(layer=layer).check(given)
+
+
+def test_a_layer_without_places_of_a_model_that_has_others_is_a_wrong_parameter(rows, defender):
+    victim = ImageVictim(ImageTask("images", ("0", "1", "2")), SmallCNN)
+    given = defender(victim, rows(torch.zeros(15, 3, 32, 32), torch.arange(15) % 3))
+    Beatrix(layer=victim.layers[0]).check(given)
+    with pytest.raises(Invalid, match=f"layer=penultimate.*{victim.layers[0]}"):
+        Beatrix(layer="penultimate").check(given)
