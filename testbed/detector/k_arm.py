@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from testbed.api import DefenderResources, Inspection, Invalid, ModelDetector, Victim
-from testbed.detector.requirement import require_above, require_at_least, require_between, require_images, require_reserve
+from testbed.detector.answering import require_rows_of_each_class
+from testbed.detector.requirement import require_above, require_at_least, require_between, require_images
 from testbed.features import batches, on_device, progress
 from testbed.identity import generator
 from testbed.numerics.resumable_inversion import Effort, ResumableInversion
@@ -68,7 +69,7 @@ class KArm(ModelDetector):
 
     def check(self, resources: DefenderResources) -> None:
         require_images(resources.task)
-        require_reserve(resources.reserve, 1)
+        require_rows_of_each_class(resources, 1)
         for parameter in ("rounds", "steps", "warm_up_rounds", "batch_size", "patience"):
             require_at_least(parameter, getattr(self, parameter), 1)
         for parameter in ("learning_rate", "initial_cost", "symmetry_ratio"):
