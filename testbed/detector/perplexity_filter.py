@@ -37,7 +37,7 @@ class PerplexityFilter(Detector):
 
     def check(self, resources: DefenderResources) -> None:
         require_language(resources.task)
-        require_reserve(resources.reserve, 2)
+        require_reserve(resources, 2)
         require_folder(self.path)
         if self.by_victim and resources.task.kind != "chat":
             raise Invalid("by_victim", True, "a classifier knows no perplexity", "say detector.by_victim=false")
