@@ -18,6 +18,9 @@ from testbed.identity import generator
 from testbed.numerics.resumable_inversion import Effort, ResumableInversion
 from testbed.numerics.trigger_inversion import InvertedTriggers, frozen
 
+SMALLEST = 1e-9
+"""A mask's share of the image, where images are answered with the target without any: there the mask shrinks to 0."""
+
 
 class Arm(NamedTuple):
     """A backdoor that there might be: toward `target`, from all other classes, or where it is not None from `source` alone."""
@@ -120,7 +123,7 @@ class KArm(ModelDetector):
 
     def reward(self, search: ResumableInversion) -> float:
         """How fast the mask of an arm has shrunk so far, and how small it is."""
-        return (1 - search.share) / max(1, search.rounds) + self.beta / max(search.share, 1e-9)
+        return (1 - search.share) / max(1, search.rounds) + self.beta / max(search.share, SMALLEST)
 
     def _arm(self, images: Tensor, labels: Tensor, target: int, source: int | None, draw: torch.Generator) -> Arm | None:
         chosen = labels != target if source is None else labels == source
@@ -150,15 +153,16 @@ class KArm(ModelDetector):
 
     def _worth(self, victim: nn.Module, arm: Arm, images: Tensor, labels: Tensor, draw: torch.Generator) -> float:
         """The score of one arm; for a pair that is small enough, the opposite direction is searched for as long."""
+        share = max(arm.search.share, SMALLEST)
         if arm.source is None:
-            return math.log(self.universal_bound / arm.search.share)
-        small = math.log(self.pair_bound / arm.search.share)
+            return math.log(self.universal_bound / share)
+        small = math.log(self.pair_bound / share)
         back = self._arm(images, labels, arm.source, arm.target, draw)
         if small <= 0 or back is None:
             return min(small, 0.0)
         for _ in range(arm.search.rounds):
             back.search.go_on(victim, self._steps)
-        return min(small, math.log(back.search.share / arm.search.share / self.symmetry_ratio))
+        return min(small, math.log(max(back.search.share, SMALLEST) / share / self.symmetry_ratio))
 
 
 def _share(hits: Tensor) -> float:
