@@ -159,6 +159,11 @@ class Detector(Described, ABC):
         """bool (n,): the paper's own published rule; None where it has none."""
         return None
 
+    def reserve_scores(self, victim: Victim, resources: DefenderResources) -> Tensor:
+        """float (m,): what clean rows score, by which thresholds are set: those of the reserve. Overridden by detectors that
+        compare rows with the reserve's own, so that each of these is judged as if it were not among them."""
+        return self.score(resources.reserve, victim, resources)
+
 
 class Inspection(NamedTuple):
     """What a model detector found: `scores` float (classes,) or (1,), higher is more suspicious; `flagged` are the classes that

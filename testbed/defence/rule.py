@@ -23,7 +23,8 @@ class Published:
         """bool (n,): what to remove. Raises `Unsupported` for a detector whose paper has no rule."""
         flagged = detector.decide(scores, examples, victim, resources)
         if flagged is None:
-            raise Unsupported(f"{type(detector).__name__} has no published rule; choose another with defence/rule=")
+            name = type(detector).__name__
+            raise Unsupported(f"{name} has no published rule for this task; choose another with defence/rule=")
         return flagged
 
 
@@ -67,8 +68,8 @@ Rule = Published | CleanQuantile | FixedFraction
 
 
 def clean_quantile(detector: Detector, victim: Victim, resources: DefenderResources, false_alarm_rate: float) -> float:
-    """The score that this share of the clean reserve exceeds (the next higher one of the reserve's own scores)."""
-    clean = detector.score(resources.reserve, victim, resources).double()
+    """The score that this share of the clean reserve exceeds (the next higher one of `Detector.reserve_scores`)."""
+    clean = detector.reserve_scores(victim, resources).double()
     return float(torch.quantile(clean, 1 - false_alarm_rate, interpolation="higher"))
 
 

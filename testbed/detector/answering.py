@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from testbed.api import DefenderResources, Examples, Invalid, Victim
+from testbed.detector.requirement import reserve_setting
 from testbed.features import all_labels, batches, evaluating, on_device
 
 
@@ -24,4 +25,4 @@ def require_rows_of_each_class(resources: DefenderResources, at_least: int) -> N
     if int(counts.min()) < at_least:
         short = f"of class {classes[int(counts.argmin())]}"
         limit = f"at least {at_least} clean rows of each class"
-        raise Invalid("reserve", f"{int(counts.min())} {short}", limit, "give the data a larger reserve", "data")
+        raise Invalid(reserve_setting(resources.task), f"{int(counts.min())} {short}", limit, "raise it", "data")

@@ -15,7 +15,7 @@ from testbed.api import DefenderResources, Detector, Examples, Invalid, Unsuppor
 from testbed.detector.answering import logits_of, require_rows_of_each_class
 from testbed.detector.requirement import require_above, require_at_least, require_between, require_images
 from testbed.features import all_labels, batches, evaluating, on_device, progress, read, require_layer, select
-from testbed.numerics.outliers import anomaly_index
+from testbed.numerics.outliers import FEWEST, anomaly_index
 
 SMALLEST = 1e-6
 """Added to the ends of a band before dividing by them, with activations in units of the reserve's largest."""
@@ -44,7 +44,9 @@ class Beatrix(Detector):
     The rule: conspicuous are rows whose score exceeds the `clean_quantile` of the reserve's images of their class, each judged
     by a band that five-fold cross-validation made without it. A class is suspected if J* = (J - median) / (1.4826 MAD) >
     `index_threshold` (e^2), J the kernel two-sample statistic between its conspicuous rows and the others, by the activations
-    averaged over places. Flagged are the conspicuous rows of suspected classes.
+    averaged over places. Flagged are the conspicuous rows of suspected classes. No class is suspected where more than half of
+    all J are 0, as a lone other value would be an outlier whatever its size; with two classes there is no rule, as J* is .674
+    and -.674 whatever is in them.
 
     As in the authors' code, `layer` None is the one before the last stage, the kernel the sum of two Gaussians of half the
     median squared distance and of all of it, and J is (m n / (m + n)) MMD^2. Ours: J* counts upwards only, the reserve's images
@@ -77,8 +79,13 @@ class Beatrix(Detector):
         read_and_last = {self._layer(victim), *(victim.layers[-2:-1] if self.layer is None else ())}
         blank = torch.zeros(1, *task.shape, device=victim.device)
         with torch.no_grad(), evaluating(victim):
-            if any(victim.features(blank, layer).ndim != 4 for layer in read_and_last):
-                raise Unsupported("needs a convolutional model, whose layers are maps (channels, height, width)")
+            maps = [layer for layer in victim.layers if victim.features(blank, layer).ndim == 4]
+        if self.layer is not None and maps and self.layer not in maps:
+            raise Invalid(
+                "layer", self.layer, "has no places, of which correlations are made", f"choose one of {', '.join(maps)}"
+            )
+        if not read_and_last <= set(maps):
+            raise Unsupported("needs a convolutional model, whose layers are maps (channels, height, width)")
 
     def score(self, examples: Examples, victim: Victim, resources: DefenderResources) -> Tensor:
         """float64 (n,), 0 or more."""
@@ -91,8 +98,20 @@ class Beatrix(Detector):
                 scores[part] = deviations(self._grams(victim, examples, part, unit), band).cpu()
         return scores
 
-    def decide(self, scores: Tensor, examples: Examples, victim: Victim, resources: DefenderResources) -> Tensor:
-        """The conspicuous rows of the suspected classes."""
+    def reserve_scores(self, victim: Victim, resources: DefenderResources) -> Tensor:
+        """float64 (m,): images that a band is made of are judged by one that five-fold cross-validation made without them."""
+        scores = self.score(resources.reserve, victim, resources)
+        answers, unit = logits_of(victim, resources.reserve).argmax(1), self._unit(victim, resources)
+        for answer in answers.unique():
+            own = self._clean(resources, answer)
+            apart = self._apart(self._grams(victim, resources.reserve, own, unit)).cpu()
+            scores[own] = torch.where(answers[own] == answer, apart, scores[own])
+        return scores
+
+    def decide(self, scores: Tensor, examples: Examples, victim: Victim, resources: DefenderResources) -> Tensor | None:
+        """The conspicuous rows of the suspected classes; None where there are two classes."""
+        if len(resources.task.classes) < FEWEST:
+            return None
         answers, flagged = logits_of(victim, examples).argmax(1), torch.zeros(len(examples), dtype=torch.bool)
         groups, differences = [], []
         for answer in answers.unique():
@@ -102,10 +121,8 @@ class Beatrix(Detector):
             usual = torch.cat([self._pooled(victim, resources.reserve, own), self._pooled(victim, examples, rows[~strange])])
             groups.append(rows[strange])
             differences.append(two_sample_statistic(usual[:MOST], self._pooled(victim, examples, rows[strange])[:MOST]))
-        if groups:
-            indices = anomaly_index(torch.tensor(differences), side="high")
-            for group, index in zip(groups, indices, strict=True):
-                flagged[group] = bool(index > self.index_threshold)
+        for group, index in zip(groups, _indices(differences), strict=True):
+            flagged[group] = index > self.index_threshold
         return flagged
 
     def _layer(self, victim: Victim) -> str:
@@ -143,10 +160,23 @@ class Beatrix(Detector):
         return Band(middle - self.band * spread, middle + self.band * spread)
 
     def _clean_limit(self, grams: Tensor) -> float:
-        """The quantile of clean images' deviations; every image is judged by a band of the other folds."""
+        return float(self._apart(grams).quantile(self.clean_quantile))
+
+    def _apart(self, grams: Tensor) -> Tensor:
+        """float64 (n,): the deviations of clean images, each judged by a band of the other folds."""
         fold = torch.arange(len(grams), device=grams.device) % FOLDS
-        held_out = [deviations(grams[fold == number], self._band(grams[fold != number])) for number in range(FOLDS)]
-        return float(torch.cat(held_out).quantile(self.clean_quantile))
+        found = torch.zeros(len(grams), dtype=torch.float64, device=grams.device)
+        for number in fold.unique():
+            found[fold == number] = deviations(grams[fold == number], self._band(grams[fold != number]))
+        return found
+
+
+def _indices(differences: list[float]) -> list[float]:
+    """J* of each class; 0 for all where more than half of them are 0, and their median absolute deviation with them."""
+    values = torch.tensor(differences, dtype=torch.float64)
+    if 2 * int(values.count_nonzero()) < len(values):
+        return [0.0] * len(values)
+    return anomaly_index(values, side="high").tolist() if differences else []
 
 
 def gram_matrices(maps: Tensor, orders: Sequence[int]) -> Tensor:

@@ -22,9 +22,11 @@ NUMBERS = 2**24
 class DeepKnn(Detector):
     """Score: the share of the k nearest other rows, by the features of a layer, that have another label.
 
-    k = `neighbours_per_class` times the mean number of rows of a label, and at least 1. Flagged are rows whose own label is
-    not the commonest among the k; where several are, and the own one is among them, the row stays. The paper relates k to the
-    size of a class and finds values of about once or twice as many right (from memory); distances are Euclidean.
+    k = `neighbours_per_class` times the number of rows of the row's own label, and at least 1. Flagged are rows whose own label
+    is not the commonest among the k; where several are, and the own one is among them, the row stays. The paper relates k to
+    the size of a class, finds values of about once or twice as many right, and has advice for classes of unequal size (from
+    memory; we have not seen which). That each row has its own k is ours: with one k for all, every row of a label with fewer
+    than half as many rows would be flagged. Distances are Euclidean.
 
     Source: Peri et al. 2020 (ECCV workshops, arXiv 1909.13374), against clean-label feature collisions.
     """
@@ -58,8 +60,7 @@ class DeepKnn(Detector):
     def _votes(self, reading: Reading, device: torch.device) -> Tensor:
         """int64 (n, K): how many of the nearest rows have each label."""
         count, labels = len(reading.labels), reading.labels
-        used = len(labels.unique())
-        k = min(max(1, round(self.neighbours_per_class * count / used)), count - 1)
+        wanted = (self.neighbours_per_class * labels.bincount()[labels].double()).round().long().clamp(1, count - 1)
         points = reading.features.to(device)
         points = functional.normalize(points, dim=1) if self.metric == "cosine" else points
         votes = torch.zeros(count, int(labels.max()) + 1, dtype=torch.int64)
@@ -67,8 +68,8 @@ class DeepKnn(Detector):
         for rows in progress(parts, "neighbours", len(parts)):
             distances = torch.cdist(points[rows.to(device)], points)
             distances[torch.arange(len(rows)), rows] = torch.inf  # nobody is a neighbour of himself
-            nearest = labels[distances.topk(k, largest=False).indices.cpu()]
-            votes[rows] = torch.zeros(len(rows), votes.shape[1], dtype=torch.int64).scatter_add_(
-                1, nearest, torch.ones_like(nearest)
-            )
+            own, most = wanted[rows], int(wanted[rows].max())
+            nearest = labels[distances.topk(most, largest=False).indices.cpu()]
+            counted = (torch.arange(most) < own[:, None]).long()
+            votes[rows] = torch.zeros(len(rows), votes.shape[1], dtype=torch.int64).scatter_add_(1, nearest, counted)
         return votes

@@ -42,7 +42,7 @@ class IbdPsc(Detector):
         require_between("error_rate", self.error_rate, 0, 1)
         require_at_least("models", self.models, 1)
         require_between("threshold", self.threshold, 0, 1)
-        require_reserve(resources.reserve, 1)
+        require_reserve(resources, 1)
         if not any(_scales(module) for module in resources.fresh().modules()):
             raise Unsupported("needs a model with batch normalisation")
 

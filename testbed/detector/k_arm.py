@@ -11,11 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from testbed.api import DefenderResources, Inspection, Invalid, ModelDetector, Victim
-from testbed.detector.requirement import require_above, require_at_least, require_between, require_images, require_reserve
+from testbed.detector.answering import require_rows_of_each_class
+from testbed.detector.requirement import require_above, require_at_least, require_between, require_images
 from testbed.features import batches, on_device, progress
 from testbed.identity import generator
 from testbed.numerics.resumable_inversion import Effort, ResumableInversion
 from testbed.numerics.trigger_inversion import InvertedTriggers, frozen
+
+SMALLEST = 1e-9
+"""A mask's share of the image, where images are answered with the target without any: there the mask shrinks to 0."""
 
 
 class Arm(NamedTuple):
@@ -68,7 +72,7 @@ class KArm(ModelDetector):
 
     def check(self, resources: DefenderResources) -> None:
         require_images(resources.task)
-        require_reserve(resources.reserve, 1)
+        require_rows_of_each_class(resources, 1)
         for parameter in ("rounds", "steps", "warm_up_rounds", "batch_size", "patience"):
             require_at_least(parameter, getattr(self, parameter), 1)
         for parameter in ("learning_rate", "initial_cost", "symmetry_ratio"):
@@ -119,7 +123,7 @@ class KArm(ModelDetector):
 
     def reward(self, search: ResumableInversion) -> float:
         """How fast the mask of an arm has shrunk so far, and how small it is."""
-        return (1 - search.share) / max(1, search.rounds) + self.beta / max(search.share, 1e-9)
+        return (1 - search.share) / max(1, search.rounds) + self.beta / max(search.share, SMALLEST)
 
     def _arm(self, images: Tensor, labels: Tensor, target: int, source: int | None, draw: torch.Generator) -> Arm | None:
         chosen = labels != target if source is None else labels == source
@@ -149,15 +153,16 @@ class KArm(ModelDetector):
 
     def _worth(self, victim: nn.Module, arm: Arm, images: Tensor, labels: Tensor, draw: torch.Generator) -> float:
         """The score of one arm; for a pair that is small enough, the opposite direction is searched for as long."""
+        share = max(arm.search.share, SMALLEST)
         if arm.source is None:
-            return math.log(self.universal_bound / arm.search.share)
-        small = math.log(self.pair_bound / arm.search.share)
+            return math.log(self.universal_bound / share)
+        small = math.log(self.pair_bound / share)
         back = self._arm(images, labels, arm.source, arm.target, draw)
         if small <= 0 or back is None:
             return min(small, 0.0)
         for _ in range(arm.search.rounds):
             back.search.go_on(victim, self._steps)
-        return min(small, math.log(back.search.share / arm.search.share / self.symmetry_ratio))
+        return min(small, math.log(max(back.search.share, SMALLEST) / share / self.symmetry_ratio))
 
 
 def _share(hits: Tensor) -> float:

@@ -58,7 +58,7 @@ class MNTD(ModelDetector):
 
     def check(self, resources: DefenderResources) -> None:
         require_images(resources.task)
-        require_reserve(resources.reserve, FEWEST_ROWS)
+        require_reserve(resources, FEWEST_ROWS)
         for parameter in ("benign_models", "trojaned_models", "shadow_epochs", "queries", "hidden", "meta_epochs", "restarts"):
             require_at_least(parameter, getattr(self, parameter), 1)
         for parameter in ("meta_learning_rate", "query_learning_rate"):

@@ -51,7 +51,7 @@ class NeuralCleanse(ModelDetector):
         task = require_images(resources.task)
         if len(task.classes) < FEWEST_CLASSES:
             raise Unsupported(f"needs at least {FEWEST_CLASSES} classes: each is compared with the median of all")
-        require_reserve(resources.reserve, 1)
+        require_reserve(resources, 1)
         for parameter in ("epochs", "batch_size", "patience"):
             require_at_least(parameter, getattr(self, parameter), 1)
         for parameter in ("learning_rate", "initial_cost", "index_threshold"):

@@ -36,7 +36,7 @@ class Onion(Detector):
 
     def check(self, resources: DefenderResources) -> None:
         require_language(resources.task)
-        require_reserve(resources.reserve, 1)
+        require_reserve(resources, 1)
         require_folder(self.path)
 
     def score(self, examples: Examples, victim: Victim, resources: DefenderResources) -> Tensor:

@@ -37,7 +37,7 @@ class PerplexityFilter(Detector):
 
     def check(self, resources: DefenderResources) -> None:
         require_language(resources.task)
-        require_reserve(resources.reserve, 2)
+        require_reserve(resources, 2)
         require_folder(self.path)
         if self.by_victim and resources.task.kind != "chat":
             raise Invalid("by_victim", True, "a classifier knows no perplexity", "say detector.by_victim=false")
@@ -50,11 +50,15 @@ class PerplexityFilter(Detector):
             return answer_perplexities(examples, victim)
         return perplexities(self.path, resources.reserve, victim.device)(texts(examples))
 
+    def reserve_scores(self, victim: Victim, resources: DefenderResources) -> Tensor:
+        """float64 (m,): by counts, each half of the reserve is read by those of the other."""
+        if self.by_victim or self.path is not None:
+            return self.score(resources.reserve, victim, resources)
+        return _by_the_other_half(resources.reserve)
+
     def decide(self, scores: Tensor, examples: Examples, victim: Victim, resources: DefenderResources) -> Tensor:
         """Above every perplexity of the clean reserve."""
-        if self.by_victim or self.path is not None:
-            return scores > self.score(resources.reserve, victim, resources).max()
-        return scores > _by_the_other_half(resources.reserve).max()
+        return scores > self.reserve_scores(victim, resources).max()
 
 
 @torch.no_grad()
@@ -71,4 +75,7 @@ def answer_perplexities(examples: Examples, victim: Victim) -> Tensor:
 
 def _by_the_other_half(clean: Examples) -> Tensor:
     halves = [select(clean, torch.arange(start, len(clean), 2)) for start in (0, 1)]
-    return torch.cat([counted(one)(texts(other)) for one, other in (halves, halves[::-1])])
+    scores = torch.zeros(len(clean), dtype=torch.float64)
+    for start in (0, 1):
+        scores[start::2] = torch.as_tensor(counted(halves[1 - start])(texts(halves[start])), dtype=torch.float64)
+    return scores

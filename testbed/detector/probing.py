@@ -9,7 +9,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from testbed.api import DefenderResources, Detector, Examples, Invalid, Victim
-from testbed.detector.requirement import require_labels, require_language
+from testbed.detector.requirement import require_labels, require_language, reserve_setting
 from testbed.features import all_labels, read, require_layer
 from testbed.numerics.probe import Axis
 
@@ -42,7 +42,7 @@ class Probing(Detector):
         if min(inside, len(resources.reserve) - inside) < FEWEST:
             limit = f"{inside} of {len(resources.reserve)} rows have answers of the kind {self.suspected}"
             advice = f"at least {FEWEST} rows of it, and as many others, are needed"
-            raise Invalid("reserve", None, limit, advice, "data")
+            raise Invalid(reserve_setting(resources.task), None, limit, advice, "data")
 
     def score(self, examples: Examples, victim: Victim, resources: DefenderResources) -> Tensor:
         """float64 (n,): positions along the axis."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from testbed.api import Examples, ImageTask, Invalid, Task, Unsupported
+from testbed.api import DefenderResources, ImageTask, Invalid, Task, Unsupported
 
 
 def require_images(task: Task) -> ImageTask:
@@ -24,10 +24,16 @@ def require_language(task: Task) -> None:
         raise Unsupported(f"needs text, not {task.kind}")
 
 
-def require_reserve(reserve: Examples, at_least: int) -> None:
+def reserve_setting(task: Task) -> str:
+    """The parameter of the data by which the clean reserve is made larger."""
+    return "reserve_rows" if task.kind == "chat" else "reserve_per_class"
+
+
+def require_reserve(resources: DefenderResources, at_least: int) -> None:
     """Raises `Invalid` where the defender's clean reserve is too small."""
-    if len(reserve) < at_least:
-        raise Invalid("reserve", len(reserve), f"at least {at_least} clean rows", "give the data a larger reserve", "data")
+    if len(resources.reserve) < at_least:
+        limit = f"the reserve has {len(resources.reserve)} clean rows, and at least {at_least} are needed"
+        raise Invalid(reserve_setting(resources.task), None, limit, "raise it", "data")
 
 
 def require_above(parameter: str, value: float, lower: float) -> None:

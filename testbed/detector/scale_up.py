@@ -41,7 +41,7 @@ class ScaleUp(Detector):
         if not lowest < self.threshold < (1 if not self.normalised else torch.inf):
             raise Invalid("threshold", self.threshold, "must lie between -1 and 1", "it is a share of the scales")
         if self.normalised:
-            require_reserve(resources.reserve, 2)
+            require_reserve(resources, 2)
 
     def score(self, examples: Examples, victim: Victim, resources: DefenderResources) -> Tensor:
         """float64 (n,), in 0..1; with `normalised` in deviations of clean images of the same answer."""

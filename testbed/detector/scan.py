@@ -14,7 +14,7 @@ from testbed.api import DefenderResources, Detector, Examples, Victim
 from testbed.detector.answering import require_rows_of_each_class
 from testbed.detector.requirement import require_above, require_at_least, require_labels
 from testbed.features import Reading, read, require_layer
-from testbed.numerics.outliers import anomaly_index
+from testbed.numerics.outliers import FEWEST, anomaly_index
 
 NEGLIGIBLE = 1e-6
 """Directions in which clean features vary by less than this share of the largest variance are left out."""
@@ -46,7 +46,8 @@ class Scan(Detector):
     of a received label are cut in two by 2-means in the metric S_e^(-1), and J_y = (1/n_y) sum_x [|x - mu|^2 - |x - mu_x|^2] in
     that metric: the log likelihood ratio of two means against one, mu the mean that S_u and S_e make likely. J*_y =
     (J_y - median) / (1.4826 MAD) over the labels. Flagged are rows with p > 1/2 of labels with J* > `index_threshold`, which
-    is e^2 in the paper and in one public toolbox, and e in another.
+    is e^2 in the paper and in one public toolbox, and e in another. With two classes J* is .674 and -.674 whatever is in them:
+    there is no rule.
 
     Ours: the paper takes |J_y - median|, here labels that are more of one piece than others are not suspected; p(x) takes the
     pieces as equally frequent; the strange piece is the one whose mean is farther from the reserve's of that class, so that
@@ -75,8 +76,10 @@ class Scan(Detector):
             scores[split.members] = max(index, 0.0) * split.attack
         return scores
 
-    def decide(self, scores: Tensor, examples: Examples, victim: Victim, resources: DefenderResources) -> Tensor:
-        """The strange piece of every label whose anomaly index is above `index_threshold`."""
+    def decide(self, scores: Tensor, examples: Examples, victim: Victim, resources: DefenderResources) -> Tensor | None:
+        """The strange piece of every label whose anomaly index is above `index_threshold`; None where there are two classes."""
+        if len(resources.task.classes) < FEWEST:
+            return None
         splits, flagged = self._splits(examples, victim, resources), torch.zeros(len(examples), dtype=torch.bool)
         for split, index in zip(splits, _indices(splits), strict=True):
             flagged[split.members] = (split.attack > 0.5) & (index > self.index_threshold)

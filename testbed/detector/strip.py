@@ -38,7 +38,7 @@ class Strip(Detector):
 
     def check(self, resources: DefenderResources) -> None:
         require_images(resources.task)
-        require_reserve(resources.reserve, 2)
+        require_reserve(resources, 2)
         require_at_least("overlays", self.overlays, 1)
         require_between("false_rejection_rate", self.false_rejection_rate, 0, 1)
         if len(self.superposition) != 2 or not min(self.superposition) > 0:

@@ -44,7 +44,7 @@ class StripText(Detector):
 
     def check(self, resources: DefenderResources) -> None:
         require_language(resources.task)
-        require_reserve(resources.reserve, 2)
+        require_reserve(resources, 2)
         require_at_least("copies", self.copies, 1)
         require_between("false_rejection_rate", self.false_rejection_rate, 0, 1)
         if not 0 < self.swap_ratio <= 1:

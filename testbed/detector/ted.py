@@ -14,6 +14,7 @@ from testbed.detector.requirement import require_between, require_images
 from testbed.features import all_labels, batches, evaluating, on_device, progress, read
 
 BATCH = 128
+FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -45,17 +46,33 @@ class Ted(Detector):
         reserve = resources.reserve
         return outlyingness(self._usual(victim, resources), trajectories(victim, examples, reserve))
 
+    def reserve_scores(self, victim: Victim, resources: DefenderResources) -> Tensor:
+        """float64 (m,): no image is its own neighbour, and its fold of five is left out of what is usual."""
+        ranks, usual = self._ranks(victim, resources)
+        fold = usual.cumsum(0) % FOLDS
+        scores = torch.zeros(len(ranks), dtype=torch.float64)
+        for number in range(FOLDS):
+            scores[fold == number] = outlyingness(ranks[usual & (fold != number)], ranks[fold == number])
+        return scores
+
     def decide(self, scores: Tensor, examples: Examples, victim: Victim, resources: DefenderResources) -> Tensor:
         """Scores above what a share `contamination` of the reserve's right answers exceed."""
         usual = self._usual(victim, resources)
         return scores > outlyingness(usual, usual).quantile(1 - self.contamination)
 
     def _usual(self, victim: Victim, resources: DefenderResources) -> Tensor:
-        """Ranks of the reserve's images that are answered rightly; of all, where those are too few for their components."""
+        ranks, usual = self._ranks(victim, resources)
+        return ranks[usual]
+
+    def _ranks(self, victim: Victim, resources: DefenderResources) -> tuple[Tensor, Tensor]:
+        """Ranks of the reserve's images, each without itself, and which of them are answered rightly, bool (m,).
+
+        All count as such where those are too few for their components.
+        """
         reserve = resources.reserve
         ranks = trajectories(victim, reserve, reserve, themselves=True)
         right = logits_of(victim, reserve).argmax(1) == all_labels(reserve)
-        return ranks[right] if int(right.sum()) > ranks.shape[1] else ranks
+        return ranks, right if int(right.sum()) > ranks.shape[1] else torch.ones_like(right)
 
 
 @torch.no_grad()

@@ -82,7 +82,7 @@ class TriggerInversion(ModelDetector):
             limit = f"no prefix has more than {self.length + 1} tokens"
             raise Invalid("shortest", self.shortest, limit, "choose a smaller one, or a larger length")
         require_between("score_threshold", self.score_threshold, 0, 1)
-        require_reserve(resources.reserve, 1)
+        require_reserve(resources, 1)
         self._require_room(_speaker(resources.fresh()), resources)
 
     @torch.no_grad()

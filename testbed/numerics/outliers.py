@@ -13,6 +13,9 @@ GAUSSIAN_MAD = 1.4826
 GAUSSIAN_MEAN_DEVIATION = 1.2533
 """Standard deviation of a normal distribution over its mean absolute deviation."""
 
+FEWEST = 3
+"""Of two values each lies as far from their median as the other: whatever they are, their indices are .674 and -.674."""
+
 
 def anomaly_index(values: Tensor, side: Literal["low", "high"] = "low") -> Tensor:
     """Signed distance from the median in robust standard deviations, float64 (n,), positive on the suspicious side.

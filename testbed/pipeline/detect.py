@@ -157,7 +157,12 @@ def _scores(
 
 
 def _models(scene: Scene, detector: ModelDetector, at_war: Side, in_peace: Side, attacked: Attacked) -> Found:
-    """Scores by class, on the victim and on its clean twin; the target class apart where the attack has one."""
+    """Scores by class, on the victim and on its clean twin; the target class apart where the attack has one.
+
+    `false_alarm_rate` is the share of the twin's classes that are flagged, so at most 1 / classes for a detector that flags
+    one class at most, and absent where the model has one score. Whether the twin as a model is flagged is told by
+    `clean_twin_flagged_classes` (any) or `clean_twin_flagged`; the rate of that over models is `population`'s.
+    """
     classes = len(scene.data.task.classes)
     measures: dict[str, Any] = {}
     found = {"": inspected(detector, *at_war), "clean_twin_": inspected(detector, *in_peace)}

@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from testbed.api import Invalid, Unsupported
-from testbed.detector.beatrix import Band, Beatrix, deviations, gram_matrices, two_sample_statistic
+from testbed.api import ImageTask, Invalid, Unsupported
+from testbed.defence.rule import clean_quantile
+from testbed.detector.beatrix import Band, Beatrix, _indices, deviations, gram_matrices, two_sample_statistic
+from testbed.model.image import ImageVictim
+from testbed.model.small_cnn import SmallCNN
+from testbed.numerics.outliers import anomaly_index
 
 
 def test_gram_matrices_are_roots_of_products_of_powers():
@@ -71,6 +75,37 @@ def test_images_with_other_correlations_than_their_class_are_found(planted, rows
     assert not detector.decide(detector.score(clean, planted, resources), clean, planted, resources).any()
 
 
+def test_a_lone_conspicuous_image_suspects_no_class_and_two_classes_have_no_rule(planted, rows, defender):
+    """Of ten classes nine have J = 0, so that the tenth would lie 10 / 1.2533 > e^2 deviations away whatever it is."""
+    assert _indices([0.0] * 9 + [1e-9]) == [0.0] * 10 and _indices([]) == []
+    assert _indices([0.0] * 5 + [1.0] * 5) == anomaly_index(torch.tensor([0.0] * 5 + [1.0] * 5), "high").tolist()
+    reserve = rows(*_drawn(30, 0))
+    detector, resources = Beatrix(orders=(1,)), defender(planted, reserve, classes=2)
+    assert detector.decide(torch.zeros(180), reserve, planted, resources) is None
+
+
+def test_thresholds_are_set_by_bands_without_the_image_itself(planted, rows, defender):
+    """Of clean images .020 score too high, by seed .000 to .053; .182 where the band contains the image that it judges."""
+    detector, rates = Beatrix(orders=(1, 2), band=2.0), []
+    for seed in range(6):
+        reserve, queries = rows(*_drawn(5, 10 * seed)), rows(*_drawn(50, 10 * seed + 1))
+        resources = defender(planted, reserve, classes=6)
+        limit = clean_quantile(detector, planted, resources, 0.05)
+        rates.append(float((detector.score(queries, planted, resources) > limit).double().mean()))
+    assert sum(rates) / 6 < 0.07
+
+
+def test_a_band_by_hand_and_a_limit_by_bands_of_the_other_folds():
+    """Median 2 and median absolute deviation 1; the mean is 3.2, and the mean absolute deviation 2.4."""
+    detector = Beatrix(orders=(1,), band=2.0, clean_quantile=0.9)
+    grams = torch.tensor([0.0, 1, 2, 3, 10]).view(5, 1, 1)
+    assert [float(end) for end in detector._band(grams)] == [0, 4]
+    bands = [detector._band(grams[torch.arange(5) != place]) for place in range(5)]
+    apart = torch.cat([deviations(grams[place : place + 1], band) for place, band in enumerate(bands)])
+    assert detector._clean_limit(grams) == pytest.approx(float(apart.quantile(0.9)))
+    assert detector._clean_limit(grams) != pytest.approx(float(deviations(grams, detector._band(grams)).quantile(0.9)))
+
+
 def test_of_more_clean_images_the_first_are_looked_at(planted, rows, defender):
     (images, labels), queries = _drawn(30, 0), rows(*_drawn(10, 1))
     images[60:, 2:] = 0  # another band, where they enter it
@@ -109,5 +144,15 @@ def test_features_without_places_are_unsupported(rows, linear_victim, defender):
     victim = linear_victim(torch.zeros(3, 3072))
     flat = type("Flat", (type(victim),), {"features": lambda _, inputs, layer: inputs.flatten(1).float()})
     victim.__class__ = flat
-    with pytest.raises(Unsupported, match="convolutional model"):
-        Beatrix().check(defender(victim, rows(torch.zeros(15, 3, 32, 32), torch.arange(15) % 3)))
+    given = defender(victim, rows(torch.zeros(15, 3, 32, 32), torch.arange(15) % 3))
+    for layer in (None, "penultimate"):
+        with pytest.raises(Unsupported, match="convolutional model"):
+            Beatrix(layer=layer).check(given)
+
+
+def test_a_layer_without_places_of_a_model_that_has_others_is_a_wrong_parameter(rows, defender):
+    victim = ImageVictim(ImageTask("images", ("0", "1", "2")), SmallCNN)
+    given = defender(victim, rows(torch.zeros(15, 3, 32, 32), torch.arange(15) % 3))
+    Beatrix(layer=victim.layers[0]).check(given)
+    with pytest.raises(Invalid, match=f"layer=penultimate.*{victim.layers[0]}"):
+        Beatrix(layer="penultimate").check(given)

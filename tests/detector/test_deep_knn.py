@@ -24,13 +24,11 @@ def test_score_is_the_share_of_neighbours_with_another_label(drawn, rows, linear
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(deep_knn, "NUMBERS", at_once)
         scores = detector.score(examples, victim, resources)
-    k = min(max(1, round(share * 40 / len(labels.unique()))), 39)
-    found = NearestNeighbors(n_neighbors=k, metric=metric, algorithm="brute").fit(features.numpy()).kneighbors()[1]
-    near = labels[torch.from_numpy(found)]
-    torch.testing.assert_close(scores, (near != labels[:, None]).double().mean(1))
+    found = NearestNeighbors(n_neighbors=39, metric=metric, algorithm="brute").fit(features.numpy()).kneighbors()[1]
     flagged = detector.decide(scores, examples, victim, resources)
-    for votes, label, flag in zip(near, labels, flagged, strict=True):
-        counts = votes.bincount(minlength=3)
+    for order, label, score, flag in zip(labels[torch.from_numpy(found)], labels, scores, flagged, strict=True):
+        counts = order[: min(max(1, round(share * int((labels == label).sum()))), 39)].bincount(minlength=3)
+        assert float(score) == pytest.approx(1 - float(counts[label] / counts.sum()))
         assert bool(flag) == bool(counts[label] < counts.max())
 
 
@@ -43,6 +41,17 @@ def test_rows_among_those_of_another_label_are_flagged(rows, linear_victim, defe
     resources = defender(victim, examples)
     flagged = DeepKnn().decide(torch.zeros(90), examples, victim, resources)
     assert flagged.nonzero().flatten().tolist() == list(range(6))
+
+
+def test_rows_of_a_rare_class_are_not_flagged_for_being_few(rows, linear_victim, defender):
+    """Of clusters of 200, 200 and 30 rows, the rare one's have 29 others like them among 143 neighbours, or among 30."""
+    labels = torch.cat([torch.full((size,), label) for label, size in enumerate((200, 200, 30))])
+    features = 10 * torch.eye(3)[labels] + torch.randn(430, 3, generator=torch.Generator().manual_seed(0))
+    given = labels.clone()
+    given[[0, 200]] = 2
+    examples, victim = rows(features, given), linear_victim(torch.zeros(3, 3))
+    flagged = DeepKnn().decide(torch.zeros(430), examples, victim, defender(victim, examples))
+    assert flagged.nonzero().flatten().tolist() == [0, 200]
 
 
 @pytest.mark.parametrize("parameters", [{"neighbours_per_class": 0}, {"metric": "manhattan"}, {"layer": "no"}])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from testbed.api import Invalid, Unsupported
-from testbed.detector.k_arm import KArm
+from testbed.detector.k_arm import Arm, KArm
 from testbed.numerics.resumable_inversion import Effort, ResumableInversion
 from testbed.numerics.trigger_inversion import frozen
 
@@ -65,6 +67,42 @@ def test_reward_by_hand(reserve):
     assert KArm(beta=0.5).reward(search) == pytest.approx(0.75 / 3 + 0.5 / 0.25)
 
 
+@pytest.mark.parametrize(("explore", "expected"), [(0.0, 1.0), (0.3, 0.8), (1.0, 1 / 3)])
+def test_the_bandit_takes_the_highest_reward_unless_it_explores(explore, expected):
+    """Of three arms the one with the smallest mask promises most; by chance it comes up in a third of the explorations."""
+    arms = [Arm(target, None, SimpleNamespace(share=share, rounds=2)) for target, share in enumerate((0.9, 0.1, 0.5))]  # type: ignore[arg-type]
+    draw = torch.Generator().manual_seed(0)
+    chosen = [KArm(explore=explore)._choice(arms, draw).target for _ in range(600)]
+    assert chosen.count(1) / 600 == pytest.approx(expected, abs=0.06)  # three standard errors at a third
+    assert len(set(chosen)) == (1 if explore == 0 else 3)
+
+
+def test_of_two_pairs_with_small_patches_that_of_one_direction_is_flagged(reserve, linear_victim, defender):
+    """A corner sends class 0 alone to class 4; two others send class 1 to class 2 and class 2 to class 1."""
+    weights, bias = torch.zeros(CLASSES, 3, 12, 12), torch.zeros(CLASSES)
+    for label in range(CLASSES):
+        weights[label, :, 2 * label : 2 * label + 2] = 0.0016 if label in (1, 2, 4) else 0.001
+    for source, target, corner in ((0, 4, (-2, -2)), (1, 2, (6, -2)), (2, 1, (8, -2))):
+        weights[target, :, 2 * source : 2 * source + 2] += 0.001  # the corner does without it what it should not do alone
+        weights[target, :, corner[0] : corner[0] + 2 or None, corner[1] :] += 12 / (12 * 255)
+        bias[target] = -6.6
+    victim = linear_victim(weights.flatten(1), bias)
+    method = replace(QUICK, rounds=30, steps=900, top_share=0.34, universal_bound=0.03, pair_bound=0.03, symmetry_ratio=3.0)
+    resources = defender(victim, reserve, classes=CLASSES)
+    pairs = method.screened(victim(reserve.inputs.float()).detach(), reserve.labels)
+    assert {(4, 0), (2, 1), (1, 2)} <= set(pairs)
+    found = method.inspect(victim, resources)
+    assert found.flagged == (4,)
+
+
+def test_images_that_are_answered_so_without_a_patch_have_a_finite_score(reserve, linear_victim, defender):
+    """The mask of what needs none shrinks to 0."""
+    weights = torch.zeros(CLASSES, 3 * 12 * 12)
+    victim = linear_victim(weights, 9.0 * (torch.arange(CLASSES) == TARGET))
+    found = QUICK.inspect(victim, defender(victim, reserve, classes=CLASSES))
+    assert found.scores.isfinite().all() and TARGET in found.flagged
+
+
 def test_rounds_are_one_search_and_its_patch_does_what_it_says(backdoored, reserve):
     effort = Effort(8, 0.3, 0.01, 2, 0.9)
 
@@ -102,7 +140,8 @@ def test_what_cannot_work_is_refused(name, backdoored, reserve, rows, defender):
         KArm(**{name: 0}).check(defender(backdoored, reserve))
     with pytest.raises(Invalid, match="explore"):
         KArm(explore=1.5).check(defender(backdoored, reserve))
-    with pytest.raises(Invalid, match="reserve"):
-        KArm().check(defender(backdoored, rows(reserve.inputs[:0])))
+    known = reserve.labels != 2  # pairs that start there could not be searched for
+    with pytest.raises(Invalid, match="reserve_per_class=0 of class 2"):
+        KArm().check(defender(backdoored, rows(reserve.inputs[known], reserve.labels[known]), classes=CLASSES))
     with pytest.raises(Unsupported, match="images"):
         KArm().check(defender(backdoored, reserve, kind="text"))

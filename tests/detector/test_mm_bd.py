@@ -43,6 +43,37 @@ def test_the_margin_is_the_greatest_there_is(victim, rows, defender):
     assert victim.weights.requires_grad and victim.weights.grad is None
 
 
+@pytest.mark.parametrize(("ratio", "flagged"), [(4.5, ()), (6.0, (9,))])
+def test_the_largest_margin_must_be_5_3_times_the_mean_of_nine_others(ratio, flagged, rows, linear_victim, defender):
+    """At 4.5 times p is .106, at 6 times .025."""
+    weights = torch.zeros(CLASSES, 1, 10, 10)
+    for label in range(CLASSES):
+        weights[label, 0, :, label] = 0.01 * (ratio if label == CLASSES - 1 else 1)
+    victim = linear_victim(weights.flatten(1))
+    found = MMBD(restarts=2, steps=200).inspect(victim, _resources(defender, victim, rows))
+    assert found.flagged == flagged
+
+
+def test_the_best_image_of_all_restarts_and_all_steps_counts(rows, linear_victim, defender):
+    """One pixel x: hills of x / 50 + cos(2 pi x / 50), the highest at 255; and a step that goes too far from the top."""
+    victim = linear_victim(torch.zeros(3, 1))
+    resources = defender(victim, rows(torch.zeros(1, 1, 1, 1)), classes=3)
+    object.__setattr__(resources.task, "shape", (1, 1, 1))
+
+    def margin_of_the_first(logit, **effort):
+        shown = lambda _, inputs: torch.stack([logit(inputs.flatten()), *2 * [0 * inputs.flatten()]], 1)  # noqa: E731
+        victim.__class__ = type("Hills", (linear_victim,), {"forward": shown})
+        return float(MMBD(**effort).margins(victim, resources.task, torch.Generator().manual_seed(4))[0])
+
+    hills = lambda x: x / 50 + (2 * math.pi * x / 50).cos()  # noqa: E731
+    highest = float(hills(torch.linspace(0, 255, 10001)).max())
+    assert margin_of_the_first(hills, restarts=20, steps=100, step_size=5) == pytest.approx(highest, abs=0.01)
+    assert margin_of_the_first(hills, restarts=1, steps=100, step_size=5) < highest - 0.5
+    start = float(255 * torch.rand(1, generator=torch.Generator().manual_seed(4)))
+    top = lambda x: -(x - start - 1).abs()  # noqa: E731
+    assert margin_of_the_first(top, restarts=1, steps=1, step_size=60) == pytest.approx(-1, abs=1e-3)
+
+
 def test_margin_by_hand():
     logits = torch.tensor([[1.0, 5.0, 3.0], [2.0, -1.0, 0.0]])
     assert margin(logits, torch.tensor([1, 2])).tolist() == [2.0, -2.0]

@@ -92,6 +92,28 @@ def test_models_that_differ_as_the_shadow_models_do_are_told_apart(resources):
     assert FEW.decide(high.scores) and not FEW.decide(low.scores)
 
 
+def test_of_the_drawn_backdoors_every_part_is_random():
+    """Of 80 draws a fifth cover the image (16), a quarter of the patches (16) replace what was there; all targets occur."""
+    clean = Rows((20 * torch.arange(12) + 10).view(12, 1, 1, 1).expand(12, 1, 8, 8).to(torch.uint8), torch.arange(12) % 3)
+    whole, opaque, targets = 0, 0, set()
+    for seed in range(80):
+        found = drawn(clean, 3, torch.Generator().manual_seed(seed))
+        stamped = found.inputs[12:].float().flatten(1)
+        targets |= set(found.labels[12:].tolist())
+        touched = (stamped != stamped.mode(1, keepdim=True).values).sum(1)
+        whole += int(touched.max() > 36)  # a patch has 5 x 5 pixels at most
+        opaque += len(stamped) > 1 and bool((stamped.std(0) == 0).any())
+    assert targets == {0, 1, 2} and 6 <= whole <= 28 and 5 <= opaque <= 28
+
+
+def test_queries_are_tuned_with_the_meta_classifier(resources):
+    judge = FEW._judge(FEW.shadows(resources), TASK, 7)
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        start = Judge(FEW.queries, TASK, FEW.hidden)
+    assert (judge.free - start.free).abs().amax() > 0.01 and (judge.inner.weight - start.inner.weight).abs().amax() > 1e-3
+
+
 def test_a_judge_by_hand():
     judge = Judge(2, TASK, 4)
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))

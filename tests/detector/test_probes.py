@@ -90,7 +90,7 @@ def test_a_probe_needs_both_kinds_a_layer_and_a_language(chat: ChatVictim, toy_d
     given = resources(chat, toy_data)
     kinds = chat.kinds(toy_data.reserve[torch.arange(len(toy_data.reserve))].labels)
     answered = toy_data.reserve.take((kinds == 0).nonzero().flatten())  # type: ignore[attr-defined]
-    with pytest.raises(Invalid, match=r"data.reserve: 24 of 24 rows"):
+    with pytest.raises(Invalid, match=r"data.reserve_rows: 24 of 24 rows"):
         LinearProbe().check(replace(given, reserve=answered))
     for bad in (LinearProbe(suspected=2), LinearProbe(layer="layer9"), LinearProbe(penalty=0)):
         with pytest.raises(Invalid):

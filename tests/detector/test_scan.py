@@ -67,6 +67,16 @@ def test_statistic_is_the_gain_of_two_means_in_the_clean_metric(rows, linear_vic
     assert two.attack.tolist() == pytest.approx([1 / (1 + math.exp(9))] * 2 + [1 / (1 + math.exp(-9))] * 2)
 
 
+def test_there_is_no_rule_for_two_classes(rows, linear_victim, defender) -> None:
+    """Of two labels one is always .674 deviations above their median, be it poisoned or not."""
+    features = torch.randn(40, 2, generator=torch.Generator().manual_seed(0))
+    features[1::4] += 50
+    examples, victim = rows(features, torch.arange(40) % 2), linear_victim(torch.zeros(2, 2))
+    resources = defender(victim, rows(features[::2] - features[::2].mean(0), torch.arange(20) % 2), classes=2)
+    scores = Scan().score(examples, victim, resources)
+    assert 0.6 < scores.max() < 0.7 and Scan().decide(scores, examples, victim, resources) is None
+
+
 def test_directions_that_do_not_vary_are_left_out() -> None:
     assert inverse_root(torch.diag(torch.tensor([4.0, 0, 1], dtype=torch.float64))).shape == (3, 2)
 

@@ -8,6 +8,7 @@ import torch
 from scipy.linalg import expm
 
 from testbed.api import Invalid
+from testbed.detector.principal import principal_projections
 from testbed.detector.spectral_signatures import SpectralSignatures
 from testbed.detector.spectre import Spectre, squares
 from testbed.numerics.robust_covariance import (
@@ -69,6 +70,35 @@ def test_poison_across_the_direction_of_most_variance_is_found_and_its_label_alo
     assert rank(scores) > 0.98 and rank(spectral) < 0.7
     flagged = detector.decide(scores, examples, victim, resources)
     assert labels[flagged].unique().tolist() == [1] and int(flagged.sum()) == 45 and int(flagged[poisoned].sum()) >= 19
+
+
+@pytest.mark.parametrize("sizes", [[60, 150, 400], [133, 133, 133, 133]])
+def test_the_poisoned_label_is_chosen_whatever_the_sizes_of_the_others(sizes, rows, linear_victim, defender) -> None:
+    """Over six draws it is chosen in all; where excesses are not compared with those of clean rows, the smallest label is."""
+    labels = torch.cat([torch.full((size,), label) for label, size in enumerate(sizes)])
+    last, victim = (labels == len(sizes) - 1).nonzero().flatten(), linear_victim(torch.zeros(len(sizes), 64))
+    for seed in (0, 1):
+        features = _normal(len(labels), 64, seed).float()
+        features[last[: len(last) // 10], 11] += 6
+        examples = rows(features, labels)
+        resources = defender(victim, examples, classes=len(sizes))
+        flagged = Spectre(filter_rounds=3).decide(torch.zeros(1), examples, victim, resources)
+        assert labels[flagged].unique().tolist() == [len(sizes) - 1]
+
+
+def test_of_the_numbers_of_components_that_counts_by_which_the_label_sticks_out_most() -> None:
+    """The poison lies along the direction of most variance, so one component tells most, and the largest number less."""
+    features, members, detector = _normal(200, 20, 4), torch.arange(200), Spectre(filter_rounds=3)
+    features[:20, 0] += 5
+    found, points = detector._judged(features, members, 0), principal_projections(features, 20)
+    assert torch.equal(found.scores, detector._tried(points, 1)[0])
+    assert not torch.allclose(found.scores, detector._tried(points, 20)[0])
+
+
+def test_hardly_any_clean_row_is_left_out_of_the_covariance() -> None:
+    """Over fifteen draws of 400 rows at most 2 are, of the 80 that may be; beyond 1.2 exp(-T) it would be 26."""
+    left_out = [int((~robust_gaussian(_normal(400, 6, seed), most=80, rounds=10).kept).sum()) for seed in range(5)]
+    assert max(left_out) <= 4
 
 
 def test_numbers_of_components_that_are_tried() -> None:

@@ -92,7 +92,7 @@ def test_what_cannot_work_is_refused(parameters, named, victim, rows, defender):
     Strip(overlays=20).check(resources)
     with pytest.raises(Invalid, match=named):
         Strip(**parameters).check(resources)
-    with pytest.raises(Invalid, match=r"data\.reserve=0"):
+    with pytest.raises(Invalid, match=r"data\.reserve_per_class: the reserve has 0"):
         Strip().check(defender(victim, rows(_images(0, 2))))
     with pytest.raises(Unsupported, match="images"):
         Strip().check(defender(victim, rows(_images(20, 2)), kind="text"))

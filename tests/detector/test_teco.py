@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from testbed.api import Invalid, Unsupported
 from testbed.detector.corruption import BRIGHTNESS, CONTRAST, KINDS, SHOT, corrupt
 from testbed.detector.teco import TeCo
+from testbed.identity import derive, generator
 
 
 def _images(count: int, seed: int = 0, shape: tuple[int, int, int] = (3, 16, 16)) -> torch.Tensor:
@@ -62,6 +67,28 @@ def test_noises_have_their_moments():
     shown = corrupt(grey, "impulse_noise", 3, 0)
     assert float((shown == 0).float().mean()) == pytest.approx(0.045, abs=0.005)
     assert float((shown == 1).float().mean()) == pytest.approx(0.045, abs=0.005)
+
+
+def test_gaussian_noise_jpeg_and_fog_at_every_severity():
+    """The published constants; fog of an even image b reaches from b^2 / (b + strength) to b, its clouds are written out."""
+    images, side = _images(1), 16
+    pixels = (255 * images[0]).round().byte().permute(1, 2, 0).numpy()
+    published = ((0.08, 25, 1.5, 2), (0.12, 18, 2, 2), (0.18, 15, 2.5, 1.7), (0.26, 10, 2.5, 1.5), (0.38, 7, 3, 1.4))
+    for severity, (deviation, quality, strength, decay) in enumerate(published, start=1):
+        noise = KINDS["gaussian_noise"](torch.zeros(1, 3, 200, 200), severity - 1, torch.Generator().manual_seed(0))
+        assert float(noise.std()) == pytest.approx(deviation, rel=0.02) and abs(float(noise.mean())) < 0.01
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "JPEG", quality=quality)
+        expected = torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1) / 255
+        torch.testing.assert_close(corrupt(images, "jpeg_compression", severity, 0)[0], expected)
+        fog = corrupt(torch.full((1, 1, side, side), 0.5), "fog", severity, 7)
+        assert fog.aminmax() == pytest.approx((0.25 / (0.5 + strength), 0.5), rel=1e-5)
+        field = generator(derive(7, "fog"), str(severity))
+        octaves = [torch.rand(1, 1, cells, cells, generator=field) for cells in (2, 4, 8, 16, 16)]
+        scaled = (torch.nn.functional.interpolate(octave, (side, side), mode="bilinear") for octave in octaves)
+        clouds = sum(octave / decay**place for place, octave in enumerate(scaled))
+        clouds = (clouds - clouds.min()) / (clouds.max() - clouds.min())
+        torch.testing.assert_close(fog, (0.5 + strength * clouds) * 0.5 / (0.5 + strength), rtol=1e-4, atol=1e-5)
 
 
 def test_brightness_contrast_and_pixelate_are_exact():

@@ -122,7 +122,7 @@ def test_who_cannot_be_asked_is_named_with_the_reason(ask: Ask, trained: Victim,
     poor = replace(world.splits, reserve=_nothing(world.splits.reserve))
     found = ask(path, data=poor, detectors={"leaning": Leaning(), "elsewhere": Elsewhere()})
     (line,) = found["detectors"]
-    assert line["word"] == "cannot tell" and "reserve=0" in line["why"]
+    assert line["word"] == "cannot tell" and "the reserve has 0" in line["why"]
     assert found["not_asked"] == {"elsewhere": "needs a model of smells"}
     assert found["conclusion"]["doubt"] == line["why"]
     assert Leaning.asked == [] and found["fitness"]["clean"]["n"] == 0
