@@ -29,7 +29,7 @@ class Leaning(ModelDetector):
     ends_at: ClassVar[int | None] = None
 
     def check(self, resources: DefenderResources) -> None:
-        require_reserve(resources.reserve, 1)
+        require_reserve(resources, 1)
 
     def inspect(self, victim: Victim, resources: DefenderResources) -> Inspection:
         Leaning.asked.append(len(Leaning.asked))
