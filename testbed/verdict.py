@@ -62,13 +62,16 @@ def together(values: Sequence[Sequence[float]]) -> np.ndarray:
     them does not drown one that does not.
     """
     table = np.asarray(values, dtype=float)
-    n = table.shape[1] - 1
-    mean = (table.sum(1, keepdims=True) - table) / n
-    others = np.array([[np.delete(row, place).std() for place in range(n + 1)] for row in table])
-    apart_by = table - mean
-    with np.errstate(divide="ignore", invalid="ignore"):
-        far = np.where(apart_by == 0, 0.0, apart_by / others)
-    return np.clip(far, -FARTHEST, FARTHEST).max(0)
+    table = table - np.median(table, axis=1, keepdims=True)  # so that equal numbers lie exactly 0 apart
+    return np.array([[_beyond(row, place) for place in range(len(row))] for row in table]).max(0)
+
+
+def _beyond(row: np.ndarray, place: int) -> float:
+    others = np.sort(np.delete(row, place))  # sorted: rounding must not tell models apart that score the same
+    apart_by, spread = row[place] - others.mean(), others.std()
+    if spread == 0:
+        return float(np.sign(apart_by)) * FARTHEST
+    return float(np.clip(apart_by / spread, -FARTHEST, FARTHEST))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from testbed.finding import ending
@@ -61,6 +61,7 @@ def test_of_models_that_are_alike_at_most_one_is_suspicious_by_class(table: list
     assert all(sum(p <= level for p in ps) <= level * len(ps) + 1e-9 for level in ps)
 
 
+@example([(0.0, 0.0, 0.0)] * 4 + [(0.0, 0.0, 1.0)] * 2)
 @given(tables)
 def test_of_models_that_are_alike_at_most_one_is_suspicious_however_many_detectors_look(
     table: list[tuple[float, float, float]],
