@@ -9,7 +9,7 @@ from testbed.page.pictures import Album, pictures
 from testbed.page.run import Run, anchor
 
 LAYOUT = {
-    "features": "t-SNE of the rows trained on, the attacker's marked",
+    "features": "t-SNE of the training rows as received, the attacker's marked",
     "activation_change": "last channels: what the trigger moves, against the norm of the weights that read them",
     "grad_cam": "above as it was, in the middle as the attacker shows it, below where the model looks for the attacker's class",
     "stealth": "how much the pixels of poisoned training rows change",

@@ -16,7 +16,7 @@ MOST = 1500
 
 
 def features(view: View) -> Measures:
-    """t-SNE of penultimate features of the rows trained on, the attacker's marked; how far they stand apart in their class.
+    """t-SNE of penultimate features of the training rows as received, the attacker's marked, and how far these stand apart.
 
     `features_silhouette` in -1..1 is the mean silhouette of poisoned against clean rows that bear the commonest label of the
     poison, in the space of features itself, where distances mean something; None with fewer than two of either.
@@ -68,5 +68,5 @@ def _draw(view: View, places: Tensor, flags: Tensor, target: Tensor) -> None:
         for name, chosen, style in kinds:
             if chosen.any():
                 axis.scatter(*places[chosen].T.numpy(), label=f"{name} (n = {int(chosen.sum())})", linewidths=0.8, **style)
-        axis.set(title="rows trained on: t-SNE of penultimate features", xticks=[], yticks=[])
+        axis.set(title="training rows as received: t-SNE of penultimate features", xticks=[], yticks=[])
         axis.legend(fontsize="small", framealpha=0.9)

@@ -16,8 +16,8 @@ Measures = dict[str, float | None]
 class View(NamedTuple):
     """A model under attack with all that only the pipeline knows of it.
 
-    `received` are the rows that it was trained on, `flags` bool (n,) which of them are the attacker's; `clean` are the rows
-    that the attacker had. `exam` is 'success' (None where there is no attack) over rows of `test`.
+    `received` are the training rows as delivered, before any defence, `flags` bool (n,) which of them are the attacker's;
+    `clean` are the rows that the attacker had. `exam` is 'success' (None where there is no attack) over rows of `test`.
     """
 
     folder: Path
