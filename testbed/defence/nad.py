@@ -52,7 +52,10 @@ class NeuralAttentionDistillation(Defence):
             raise Invalid("betas", list(self.betas), "must be finite numbers of at least 0", "0 is plain fine-tuning")
         if not 0 < self.power < float("inf"):
             raise Invalid("power", self.power, "must be above 0", "the paper's is 2")
-        attended(resources.fresh(), resources.reserve)
+        untrained = resources.fresh()
+        if "penultimate" not in untrained.groups:
+            raise Unsupported("attention distillation needs a convolutional model whose head reads its last channels as they are")
+        attended(untrained, resources.reserve)
 
     def after_training(self, victim: Victim, resources: DefenderResources) -> Victim:
         reserve = resources.reserve
