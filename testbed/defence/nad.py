@@ -54,7 +54,7 @@ class NeuralAttentionDistillation(Defence):
             raise Invalid("power", self.power, "must be above 0", "the paper's is 2")
         untrained = resources.fresh()
         if "penultimate" not in untrained.groups:
-            raise Unsupported("attention distillation needs a convolutional model whose head reads its last channels as they are")
+            raise Unsupported("attention distillation needs a convolutional model whose head reads its last channels")
         attended(untrained, resources.reserve)
 
     def after_training(self, victim: Victim, resources: DefenderResources) -> Victim:
