@@ -22,10 +22,10 @@ def activation_change(view: View) -> Measures:
 
     Source: TAC of Zheng et al. 2022 (ECCV, arXiv 2208.03111), there with an L2 norm over whole maps.
     """
-    head, live = view.channels()[0], view.live()
-    change = moved(view)[live]
-    weight = getattr(head.module, head.name).detach().movedim(head.dim, 0).flatten(1).norm(dim=1).cpu()[live]
-    _draw(view, weight, change, live.nonzero().flatten())
+    norms = view.norms()
+    live = norms.nonzero().flatten()
+    weight, change = norms[live], moved(view)[live]
+    _draw(view, weight, change, live)
     top = change.sort(descending=True).values[: max(1, round(len(change) / 10))]
     share = float(top.sum() / change.sum()) if change.sum() > 0 else None
     return {"activation_change_correlation": _rank_correlation(weight, change), "activation_change_top_share": share}

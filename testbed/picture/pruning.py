@@ -32,8 +32,7 @@ def pruning(view: View) -> Measures:
 
     Source: the curve of Liu et al. 2018 (RAID, arXiv 1805.12185).
     """
-    view.channels()
-    live = view.live()
+    live = view.norms() > 0
     orders = {"oracle": moved(view).argsort(descending=True)}
     if len(view.reserve):
         orders["dormant"] = read(view.victim, view.reserve, "penultimate").features.mean(0).argsort()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from torch import Tensor
 
-from testbed.api import ChannelParameter, Examples, Poison, Unsupported, Victim
+from testbed.api import Examples, Poison, Unsupported, Victim
 
 Measures = dict[str, float | None]
 
@@ -37,17 +36,17 @@ class View(NamedTuple):
             raise Unsupported("no exam shows a trigger")
         return self.exam
 
-    def channels(self) -> Sequence[ChannelParameter]:
-        """The parameters that silence a last channel; raises `Unsupported` where there are none, or all are silent already."""
-        found = self.victim.groups.get("penultimate")
-        if not found:
+    def norms(self) -> Tensor:
+        """float (channels,): the L2 norm of the head's weights that read each last channel, 0 where a defence silenced it.
+
+        Raises:
+            Unsupported: no head is known to read the last channels, or all are silent.
+        """
+        parameters = self.victim.groups.get("penultimate")
+        if not parameters:
             raise Unsupported(f"{type(self.victim).__name__} has no last channels that a head is known to read")
-        if not self.live().any():
+        head = parameters[0]
+        found = getattr(head.module, head.name).detach().movedim(head.dim, 0).flatten(1).norm(dim=1).cpu()
+        if not found.any():
             raise Unsupported("every last channel is silent already")
         return found
-
-    def live(self) -> Tensor:
-        """bool (channels,): those that the head reads by a weight that is not 0; a defence may have silenced others."""
-        head = self.victim.groups["penultimate"][0]
-        weight = getattr(head.module, head.name).detach().movedim(head.dim, 0).flatten(1)
-        return (weight != 0).any(1).cpu()
