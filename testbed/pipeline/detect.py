@@ -32,7 +32,7 @@ from testbed.pipeline.guard import blamed, watched
 from testbed.pipeline.inspection import inspected
 from testbed.pipeline.run import identify, log
 from testbed.pipeline.scene import Attacked, Model, Scene
-from testbed.pipeline.train import answered, judged
+from testbed.pipeline.train import answered, delivered, judged
 from testbed.record import Origin, Outcome, Workspace, recorded
 
 
@@ -67,12 +67,7 @@ def detect(
 
 def _measured(scene: Scene, detector: Detector | ModelDetector) -> Outcome:
     workspace = scene.workspace
-    with workspace.phase("poison"):
-        attacked = scene.attacked()
-        defender = scene.defender_of(attacked, detector)
-        workspace.write("manifest.json", scene.manifest(attacked))
-    with workspace.phase("train"):
-        victim, attacked = scene.undefended(attacked)
+    attacked, defender, victim = delivered(scene, detector)
     with workspace.phase("train_clean_twin"):
         twin = scene.clean_twin()
     with workspace.phase("measure"):

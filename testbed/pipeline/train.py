@@ -82,15 +82,21 @@ def measured(scene: Scene, defence: Defence) -> Outcome:
 
 def fought(scene: Scene, defence: Defence) -> tuple[Attacked, Victim, Victim]:
     """Poison, deliver, train and defend: the attack, the undefended victim and the defended one."""
+    attacked, defender, undefended = delivered(scene, defence)
+    with scene.workspace.phase("defend"):
+        return attacked, undefended, defended(scene, defence, attacked, defender=defender, undefended=undefended)
+
+
+def delivered(scene: Scene, method: Any) -> tuple[Attacked, DefenderResources, Victim]:
+    """Poison, deliver and train: the attack, what the defender has who runs this method, and the undefended victim."""
     workspace = scene.workspace
     with workspace.phase("poison"):
         attacked = scene.attacked()
-        defender = scene.defender_of(attacked, defence)
+        defender = scene.defender_of(attacked, method)
         workspace.write("manifest.json", scene.manifest(attacked))
     with workspace.phase("train"):
         undefended, attacked = scene.undefended(attacked)
-    with workspace.phase("defend"):
-        return attacked, undefended, defended(scene, defence, attacked, defender=defender, undefended=undefended)
+    return attacked, defender, undefended
 
 
 def defended(scene: Scene, defence: Defence, attacked: Attacked, *, defender: DefenderResources, undefended: Victim) -> Victim:
