@@ -73,8 +73,8 @@ class Suite(pydantic.BaseModel):
     def _whole(self) -> Suite:
         if not self.seeds or min(self.seeds) < 0:
             raise ValueError("seeds: at least one, and none below 0")
-        if self.targets > 1 and self.verb != "train":
-            raise ValueError(f"targets: only train has trials, and this suite is one of {self.verb}")
+        if self.targets > 1 and self.verb not in ("train", "detect"):
+            raise ValueError(f"targets: only train and detect have trials, and this suite is one of {self.verb}")
         if self.baseline is not None and self.baseline not in self.methods:
             raise ValueError(f"the baseline {self.baseline} is none of its methods")
         if unknown := sorted(set(self.counted or ()) - set(self.attacks)):

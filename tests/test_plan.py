@@ -99,8 +99,9 @@ def test_plans_of_trials_are_read_back_and_suites_without_keep_their_hash(tmp_pa
     store(planned(aimed, Choice(seeds=(0,))), ("testbed",), tmp_path)
     (found,) = stored(tmp_path)
     assert found.suite == aimed and {request.trial for request in found.requests} == {0, 1, 2}
-    with pytest.raises(ValueError, match="only train has trials"):
-        Suite(**{**aimed.model_dump(), "verb": "detect"})
+    assert Suite(**{**aimed.model_dump(), "verb": "detect"}).targets == 3
+    with pytest.raises(ValueError, match="only train and detect have trials"):
+        Suite(**{**aimed.model_dump(), "verb": "degrade"})
 
 
 def test_departures_are_told_in_words() -> None:

@@ -44,6 +44,7 @@ def detect(
     detector: Detector | ModelDetector,
     trainer: Settings,
     seed: int,
+    trial: int = 0,
     paths: Mapping[str, str],
     judge: Judge | None = None,
     logger: Any = None,
@@ -51,16 +52,27 @@ def detect(
 ) -> Path:
     """Train a victim under an attack and measure what a detector finds in it, and in its clean twin: the run folder.
 
+    `trial` draws another target for an attack that is `targeted`.
+
     Raises:
         Invalid: a parameter that cannot work, found before anything is trained.
     """
     outputs, origin = Path(paths["outputs"]), origin or Origin()
     identity = identify(
-        "detect", data=data, model=model, attack=attack, method=detector, trainer=trainer, seed=seed, origin=origin, judge=judge
+        "detect",
+        data=data,
+        model=model,
+        attack=attack,
+        method=detector,
+        trainer=trainer,
+        seed=seed,
+        origin=origin,
+        judge=judge,
+        trial=trial,
     )
 
     def work(workspace: Workspace) -> Outcome:
-        return _measured(Scene(data, model, attack, trainer, seed, outputs, workspace, judge=judge), detector)
+        return _measured(Scene(data, model, attack, trainer, seed, outputs, workspace, judge=judge, trial=trial), detector)
 
     return log(recorded(identity, outputs, origin, work), logger, outputs)
 

@@ -40,6 +40,7 @@ def picture(
     defence: Defence,
     trainer: Settings,
     seed: int,
+    trial: int = 0,
     paths: Mapping[str, str],
     judge: Judge | None = None,
     logger: Any = None,
@@ -47,16 +48,29 @@ def picture(
 ) -> Path:
     """Train a victim as `train` does, the same one, and draw what a backdoor looks like in it: the run folder.
 
+    `trial` is that of the run of `train`, of an attack that is `targeted`.
+
     Raises:
         Invalid: a parameter that cannot work, found before anything is trained.
     """
     outputs, origin = Path(paths["outputs"]), origin or Origin()
     identity = identify(
-        "picture", data=data, model=model, attack=attack, method=defence, trainer=trainer, seed=seed, origin=origin, judge=judge
+        "picture",
+        data=data,
+        model=model,
+        attack=attack,
+        method=defence,
+        trainer=trainer,
+        seed=seed,
+        origin=origin,
+        judge=judge,
+        trial=trial,
     )
 
     def work(workspace: Workspace) -> Outcome:
-        return _drawn(Scene(data, model, attack, trainer, seed, outputs, workspace, judge=judge, defence=defence), defence)
+        return _drawn(
+            Scene(data, model, attack, trainer, seed, outputs, workspace, judge=judge, trial=trial, defence=defence), defence
+        )
 
     return log(recorded(identity, outputs, origin, work), logger, outputs)
 

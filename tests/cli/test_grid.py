@@ -194,7 +194,7 @@ def test_an_edited_data_plug_in_is_run_again(place: Path, spawn: Say) -> None:
     words = ("benchmark", "suite=small", "data._target_=rows.load", "attack=none", "defence=none", "--config-dir", "conf")
     options = ("logger=none", "launcher=basic")
     assert spawn(*words, *options).code == 0
-    assert "1 done already" in spawn(*words, *options).out
+    assert "1 runs in 1 cells; 1 are done already" in spawn(*words, *options, "--dry-run").out
     (place / "rows.py").write_text(data.replace("options)", "{**options, 'reserve_per_class': 10})"))
     assert "0 done already" in spawn(*words, *options).out
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ import pytest
 
 from testbed.api import Invalid
 from testbed.attack.gradient_matching import GradientMatching
+from testbed.detector.deep_knn import DeepKnn
 from testbed.files import read_json, write_json
 from testbed.manifest import read_manifest
 from testbed.pipeline.boards import boards_of
+from testbed.pipeline.detect import detect
 from testbed.pipeline.gather import gathered
+from testbed.pipeline.picture import picture
 from testbed.pipeline.rows import COLUMNS
 from testbed.plan import Choice, planned, store
 from testbed.statistics import over_trials
@@ -52,6 +56,24 @@ def test_trials_share_the_twin_and_the_surrogate_and_each_has_a_target_of_its_ow
     assert told[0].target != told[1].target
     measures = read_json(first / "result.json")
     assert measures["measures"]["targeted"] is True and measures["counts"]["attack_success_rate"] == 1
+
+
+def test_detectors_and_pictures_have_the_victim_of_a_trial(world: World) -> None:
+    trained = world(attack=ATTACK, trial=3)
+    asked = {**world.parts, "attack": ATTACK, "trial": 3}
+    looked = picture(**asked)
+    del asked["defence"]
+    detected = detect(**asked, detector=DeepKnn())
+    undefended = read_json(trained / "run.json")["victims"]["undefended"]
+    for folder, name in ((looked, "nodefence"), (detected, "deepknn")):
+        assert folder.name.rpartition("-")[0] == f"gradientmatching-{name}-digits-s0-t3"
+        assert f"victim/{undefended}" in world.reused(folder) and not world.made(folder)
+        assert read_manifest(folder / "manifest.json").target == read_manifest(trained / "manifest.json").target
+    found = read_json(detected / "result.json")
+    assert found["measures"]["targeted"] is True and found["counts"]["auroc"] == 200
+    for verb in (picture, partial(detect, detector=DeepKnn())):
+        with pytest.raises(Invalid, match="made for no single target"):
+            verb(**{name: part for name, part in {**world.parts, "trial": 1}.items() if name != "defence" or verb is picture})
 
 
 def test_an_attack_without_trials_has_none_and_leaves_no_word_of_them(world: World) -> None:
