@@ -32,6 +32,14 @@ def test_a_claim_is_said_to_be_shown_or_not(header: Header) -> None:
     assert header.verdict and header.here and header.paper and f"={header.name}" in " ".join(header.command)
 
 
+def test_trials_are_told_as_trials_and_not_as_seeds() -> None:
+    header = next(header for header in HEADERS if header.name == "gradient_matching")
+    cell = {"names": {"data": "digits", "attack": "gradient_matching"}, "poison_rate": 0.01, "seeds": [0] * 10, "seconds": 1.0}
+    measures = {"attack_success_rate": [0.0] * 9 + [1.0], "clean_accuracy": [0.98, 1.0] * 5}
+    told = page([header], {"attack/gradient_matching": [{**cell, "status": ["done"], "targeted": True, "measures": measures}]}, {})
+    assert "digits, gradient_matching 1 %: success 1 of 10 trials [0.018, 0.404], clean accuracy .99 |" in told
+
+
 def test_weights_are_read_outside_a_model_s_own_passes() -> None:
     model, inputs = torch.nn.Linear(3, 2), torch.ones(1, 3)
     seen: set[str] = set()

@@ -52,6 +52,7 @@ def _record(header: Header, folders: Sequence[Path]) -> dict[str, Any]:
         "names": facts[0]["names"],
         "poison_rate": results[0]["measures"].get("poison_rate_asked"),
         "seeds": [_seed(folder) for folder in folders],
+        **({"targeted": True} if results[0]["measures"].get("targeted") is True else {}),
         "status": sorted({result["status"] for result in results}),
         "measures": known,
         "seconds": round(fmean(seconds), 2) if seconds else None,

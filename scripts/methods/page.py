@@ -11,6 +11,9 @@ from typing import Any
 from methods.header import GROUPS, Header, Published
 from methods.measured import MEASURES, MORE
 from methods.said import number, spread
+from testbed.rules import OUTCOME
+from testbed.statistics import over_trials
+from testbed.table import trials_and_interval
 
 TITLES = {"attack": "Attacks", "defence": "Defences", "detector": "Detectors"}
 SHORT = {
@@ -47,8 +50,9 @@ HEAD = """# Methods
 
 Made by `python scripts/methods write`; nothing here is typed by hand. What a method is, its claim and the published numbers
 stand in its file in `conf/`; *needs* was seen at work in a small world (`scripts/methods/needs.py`); *here* are the runs of the
-command in that file (seeds in brackets), repeated by `python scripts/methods measure`, or where they were not repeated, in
-italics, what that file says of them. *Cost* is the method's own phase in those runs, in seconds of one busy core: {classes}.
+command in that file (seeds in brackets; of attacks on one target or pair of classes how the trials of seed 0 ended, with
+Wilson's interval), repeated by `python scripts/methods measure`, or where they were not repeated, in italics, what that file
+says of them. *Cost* is the method's own phase in those runs, in seconds of one busy core: {classes}.
 *Difference* is ours minus the published, where both have the measure at the same poison rate; of a defence it is what it
 changed here and, in brackets, what it changed there. Other data, other models and fewer rows: it shows signs and no more, and
 nothing here counts as a reproduction. Of *needs*, what the small world does not call for is not seen.
@@ -119,8 +123,14 @@ def _told(group: str, cell: Mapping[str, Any], others: Sequence[str]) -> str:
     if cell["status"] != ["done"]:
         return f"{where}: {', '.join(cell['status'])}"
     known = [name for name in (*MEASURES[group], *MORE[group]) if name in cell["measures"]]
-    told = (f"{SHORT[name]} {spread(cell['measures'][name])}" for name in known)
+    tell = _over_trials if cell.get("targeted") else lambda _, values: spread(values)
+    told = (f"{SHORT[name]} {tell(name, cell['measures'][name])}" for name in known)
     return f"{where}: {', '.join(told)}"
+
+
+def _over_trials(name: str, values: Sequence[float]) -> str:
+    """Of a targeted attack: outcomes with their interval over trials; of anything else the mean, for trials are no seeds."""
+    return trials_and_interval(values, over_trials(values)) if OUTCOME.fullmatch(name) else number(fmean(values))
 
 
 def _as_published(line: Published) -> str:
