@@ -40,7 +40,8 @@ class Header:
     def verdict(self) -> str:
         """'shown', 'shown in part: why', 'not shown: why', or '' where there is no claim."""
         place = max(self.here.rfind(word) for word in VERDICTS)
-        return self.here[place:].strip().rstrip(".").lower().replace("shown in part", "in part", 1) if place >= 0 else ""
+        said = self.here[place:].strip().rstrip(".") if place >= 0 else ""
+        return f"{said[:1].lower()}{said[1:]}".replace("shown in part", "in part", 1)
 
 
 def headers(conf: Path, groups: Sequence[str] = GROUPS) -> list[Header]:

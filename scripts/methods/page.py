@@ -2,104 +2,81 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from math import isclose
 from statistics import fmean
 from typing import Any
 
-from methods.header import GROUPS, Header, Published
-from methods.measured import MEASURES, MORE
-from methods.said import number, spread
-from testbed.rules import OUTCOME
-from testbed.statistics import over_trials
-from testbed.table import trials_and_interval
+from methods.details import details, populations
+from methods.difference import difference
+from methods.header import GROUPS, Header
+from methods.labels import Cell, short, where
+from methods.said import number
 
 TITLES = {"attack": "Attacks", "defence": "Defences", "detector": "Detectors"}
-SHORT = {
-    "attack_success_rate": "success",
-    "clean_twin_attack_success_rate": "on the clean twin",
-    "clean_accuracy": "clean accuracy",
-    "clean_twin_clean_accuracy": "of the clean twin",
-    "undefended_attack_success_rate": "undefended success",
-    "undefended_clean_accuracy": "undefended accuracy",
-    "robust_accuracy": "robust accuracy",
-    "defence_effectiveness": "DER",
-    "certified_accuracy_at_1": "certified accuracy at 1 row",
-    "certified_radius_median": "median radius, rows",
-    "auroc": "AUROC",
-    "tpr_at_rule": "TPR at rule",
-    "fpr_at_rule": "FPR at rule",
-    "false_alarm_rate": "false alarms on clean twins",
-    "queries_auroc": "AUROC of queries",
-    "queries_tpr_at_rule": "TPR at rule of queries",
-    "queries_fpr_at_rule": "FPR at rule of queries",
-    "queries_false_alarm_rate": "false alarms of queries on clean twins",
-    "target_flagged": "target flagged",
-    "anomaly_index": "anomaly index",
-    "flagged": "model flagged",
-    "clean_twin_anomaly_index": "clean twin's index",
-    "clean_twin_flagged": "clean twin flagged",
-    "other_classes_flagged": "other classes flagged",
-    "cover_sources_attack_success_rate": "from sources of cover rows",
-    "other_sources_attack_success_rate": "from other sources",
+MAIN = {
+    "attack": ("attack_success_rate", "clean_accuracy"),
+    "defence": ("attack_success_rate", "clean_accuracy"),
+    "detector": ("auroc", "queries_auroc"),
 }
+"""What the overview tells of a method: the first of these that its runs have."""
 CLASSES = ((0.1, "C0"), (3.0, "C1"), (30.0, "C2"), (300.0, "C3"))
 """Seconds of the method's own phase on the data of its command, one thread: below these; above the last it is C4."""
 HEAD = """# Methods
 
 Made by `python scripts/methods write`; nothing here is typed by hand. What a method is, its claim and the published numbers
-stand in its file in `conf/`; *needs* was seen at work in a small world (`scripts/methods/needs.py`); *here* are the runs of the
-command in that file (seeds in brackets; of attacks on one target or pair of classes how the trials of seed 0 ended, with
-Wilson's interval), repeated by `python scripts/methods measure`, or where they were not repeated, in italics, what that file
-says of them. *Cost* is the method's own phase in those runs, in seconds of one busy core: {classes}.
-*Difference* is ours minus the published, where both have the measure at the same poison rate; of a defence it is what it
-changed here and, in brackets, what it changed there. Other data, other models and fewer rows: it shows signs and no more, and
-nothing here counts as a reproduction. Of *needs*, what the small world does not call for is not seen.
+stand in its file in `conf/`; *needs* was seen at work in a small world (`scripts/methods/needs.py`), and what that world does
+not call for is not seen; *here* are the runs of the command in that file, repeated by `python scripts/methods measure`.
+
+*Cost* is the method's own phase in those runs, in seconds of one busy core:
+{classes}.
+*Difference* is ours minus the published, at the same poison rate; of a defence it is what it changed here and, in brackets,
+what it changed there. Other data, other models and fewer rows: it shows signs and no more, and nothing here counts as a
+reproduction.
+
+The overviews tell one number of a method: the success of an attack, what a defence makes of it, the AUROC of a detector (over
+rows, queries or models). Below each stands everything that was measured, with every seed in brackets; of attacks on one target
+or pair of classes how the trials of seed 0 ended, with Wilson's interval.
 """
-Records = Mapping[str, Sequence[Mapping[str, Any]]]
-Seen = Mapping[str, Mapping[str, Any]]
+Records = Sequence[Cell]
 
 
-def page(
-    headers: Sequence[Header], records: Mapping[str, Sequence[Mapping[str, Any]]], seen: Mapping[str, Mapping[str, Any]]
-) -> str:
+def page(headers: Sequence[Header], records: Mapping[str, Records], seen: Mapping[str, Mapping[str, Any]]) -> str:
     """The whole page. `records` and `seen` are by '<group>/<name>'."""
     limits = ", ".join(f"{name} below {limit:g}" for limit, name in CLASSES)
     parts = [HEAD.format(classes=f"{limits}, C4 above")]
     for group in GROUPS:
-        here = [header for header in headers if header.group == group]
-        rows = [_row(header, records.get(_name(header), ()), seen.get(_name(header), {})) for header in here]
+        mine = [(header, records.get(f"{group}/{header.name}", ())) for header in headers if header.group == group]
+        rows = [_row(header, cells, seen.get(f"{group}/{header.name}", {})) for header, cells in mine]
         parts += [f"## {TITLES[group]}\n", _table(rows)]
+        parts += [f"## {TITLES[group]}: what was measured\n", *(details(header, cells) for header, cells in mine)]
     return "\n".join(parts)
 
 
-def _name(header: Header) -> str:
-    return f"{header.group}/{header.name}"
-
-
 def _table(rows: Sequence[Sequence[str]]) -> str:
-    names = ("method", "paper", "threat model", "needs", "cost", "claim", "here", "published", "difference")
+    names = ("method", "paper", "threat model", "needs", "cost", "its claim is", "here", "published", "difference")
     lines = [names, ["---"] * len(names), *rows]
     return "".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |\n" for line in lines)
 
 
-def _row(header: Header, cells: Sequence[Mapping[str, Any]], seen: Mapping[str, Any]) -> list[str]:
-    claim = f"{header.claim} **{header.verdict}**" if header.verdict else header.claim
+def _row(header: Header, cells: Records, seen: Mapping[str, Any]) -> list[str]:
+    main = next((name for name in MAIN[header.group] if any(name in cell["measures"] for cell in cells)), MAIN[header.group][0])
+    compared = [line for line in header.published if main in line.numbers]
     return [
-        f"[{header.name}](../conf/{header.group}/{header.name}.yaml): {header.what}",
+        f"[{header.name}](#{header.group}{header.name})",
         header.paper,
         ", ".join(seen.get("threat_model", ())),
         ", ".join(seen.get("needs", ())) or "nothing more",
         _cost(cells),
-        claim or "–",
-        _here(header, cells),
-        "; ".join(_as_published(line) for line in header.published) or "–",
-        "; ".join(filter(None, (_difference(line, cells) for line in header.published))) or "–",
+        header.verdict.partition(":")[0] or "–",
+        "*as its file says*"
+        if header.here and not cells
+        else _here(header.group, [cell for cell in cells if cell["names"].get(header.group) == header.name] or cells, main),
+        "; ".join(f"{line.setting}: {short(main)} {_change(line.numbers, main)}" for line in compared) or "–",
+        "; ".join(filter(None, (difference(line, cells, (main,)) for line in compared))) or "–",
     ]
 
 
-def _cost(cells: Sequence[Mapping[str, Any]]) -> str:
+def _cost(cells: Records) -> str:
     """The cell that took longest: a run that found its work done tells nothing."""
     seconds = max((cell["seconds"] or 0.0 for cell in cells), default=0.0)
     if not seconds:
@@ -108,65 +85,23 @@ def _cost(cells: Sequence[Mapping[str, Any]]) -> str:
     return f"{kind} ({seconds:.2g} s)" if seconds < 100 else f"{kind} ({seconds:.0f} s)"
 
 
-def _here(header: Header, cells: Sequence[Mapping[str, Any]]) -> str:
-    """Each cell once; cells of several detectors or defences say which."""
-    groups = [group for group in ("defence", "detector") if len({cell["names"].get(group) for cell in cells}) > 1]
-    told = [_told(header.group, cell, groups) for cell in cells]
-    return "; ".join(dict.fromkeys(told)) or (f"*{header.here}*" if header.here else "–")
-
-
-def _told(group: str, cell: Mapping[str, Any], others: Sequence[str]) -> str:
-    """'digits, badnets 5 %, scan: success .988 (.978 .989 .997), ...'."""
-    names, rate = cell["names"], cell["poison_rate"]
-    where = f"{names.get('data', '')}, {names.get('attack', '')}" + (f" {100 * rate:g} %" if rate else "")
-    where += "".join(f", {names[other]}" for other in others if other in names)
-    if cell["status"] != ["done"]:
-        return f"{where}: {', '.join(cell['status'])}"
-    known = [name for name in (*MEASURES[group], *MORE[group]) if name in cell["measures"]]
-    tell = _over_trials if cell.get("targeted") else lambda _, values: spread(values)
-    told = (f"{SHORT[name]} {tell(name, cell['measures'][name])}" for name in known)
-    return f"{where}: {', '.join(told)}"
-
-
-def _over_trials(name: str, values: Sequence[float]) -> str:
-    """Of a targeted attack: outcomes with their interval over trials; of anything else the mean, for trials are no seeds."""
-    return trials_and_interval(values, over_trials(values)) if OUTCOME.fullmatch(name) else number(fmean(values))
-
-
-def _as_published(line: Published) -> str:
-    told = ", ".join(f"{SHORT.get(name, name.replace('_', ' '))} {number(value)}" for name, value in line.numbers.items())
-    return f"{line.setting}: {told} ({line.source})"
-
-
-def _difference(line: Published, cells: Sequence[Mapping[str, Any]]) -> str:
-    cell = _match(line, cells)
-    if cell is None:
-        return ""
-    ours = {name: fmean(cell["measures"][name]) for name in line.numbers if name in cell["measures"]}
-    changes = {name: f"undefended_{name}" for name in ours if f"undefended_{name}" in ours}
-    if changes:
-        told = (
-            f"{SHORT[name]} {_signed(ours[name] - ours[before])} ({_signed(line.numbers[name] - line.numbers[before])})"
-            for name, before in changes.items()
+def _here(group: str, cells: Records, main: str) -> str:
+    """'success on digits: badnets 5 % .988 → .295; ...'; of a detector of models its AUROC over these."""
+    found = {place: number(one.mean) for place, one in populations(cells).items()}
+    known = [cell for cell in cells if main in cell["measures"]]
+    for cell in [] if found else known:
+        found[where(cell, () if group == "attack" else known)] = _change(
+            {name: fmean(values) for name, values in cell["measures"].items()}, main
         )
-        return ", ".join(told)
-    return ", ".join(f"{SHORT[name]} {_signed(value - line.numbers[name])}" for name, value in ours.items())
+    by_data: dict[str, list[str]] = {}
+    for place, told in found.items():
+        data, _, attack = place.partition(", ")
+        by_data.setdefault(data, []).append(f"{attack} {told}")
+    word = "AUROC" if populations(cells) else short(main)
+    return "; ".join(f"{word} on {data}: {', '.join(told)}" for data, told in by_data.items()) or "–"
 
 
-def _signed(value: float) -> str:
-    return f"+{number(value)}" if value > 0 else number(value)
-
-
-def _match(line: Published, cells: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """Of the cells at the published rate, the one whose attack is named; the only one, where none that there is is named."""
-    plain, rate = _plain(line.setting), re.search(r"([\d.]+) %", line.setting)
-    if rate:
-        cells = [cell for cell in cells if not cell["poison_rate"] or isclose(100 * cell["poison_rate"], float(rate[1]))]
-    named = [cell for cell in cells if _plain(str(cell["names"].get("attack", "?"))) in plain]
-    if named:
-        return max(named, key=lambda cell: len(str(cell["names"]["attack"])))
-    return cells[0] if len(cells) == 1 else None
-
-
-def _plain(words: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", words.lower())
+def _change(numbers: Mapping[str, float], main: str) -> str:
+    """'.988', or where it is known what it was before a defence '.988 → .295'."""
+    before = numbers.get(f"undefended_{main}")
+    return f"{'' if before is None else f'{number(before)} → '}{number(numbers[main])}"
