@@ -23,8 +23,8 @@ def details(header: Header, cells: Sequence[Cell]) -> str:
     if cells:
         told.append(_table(header.group, cells))
         told += [_population(cells)] if populations(cells) else []
-    elif header.here:
-        told.append(f"Its file says: *{header.here}*")
+    if header.here:
+        told.append(f"In its file: *{header.here}*")
     told += ["\n".join(_published(line, cells) for line in header.published)] if header.published else []
     file = f"[{header.group}={header.name}](../conf/{header.group}/{header.name}.yaml)"
     return f'### <a name="{header.group}{header.name}"></a>{file}\n\n' + "\n\n".join(told) + "\n"
