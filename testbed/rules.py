@@ -21,7 +21,7 @@ SIGNIFICANT = 0.05
 """A difference is marked where its p, corrected within its family, is below this."""
 EXACT, DRAWN = 13, 9999
 """The sign-flip test makes every flip up to so many pairs, and draws so many flips of more."""
-OUTCOME = re.compile(r"(undefended_|clean_twin_)?\w*(attack_success_rate|robust_accuracy)|defence_effectiveness")
+OUTCOME = re.compile(r"(undefended_|clean_twin_)?\w*(attack_success_rate|robust_accuracy)|defence_effectiveness|target_flagged")
 """Names of measures that tell how a trial of a targeted attack ended, so that they are judged over trials."""
 LESS_IS_BETTER = frozenset({"attack_success_rate", "false_alarm_rate", "over_refusal_end", "alignment_tax"})
 
@@ -70,24 +70,37 @@ def fewest_pairs(tests: int) -> int | None:
     return next(enough, EXACT + 1 if tests * 2 / (DRAWN + 1) < SIGNIFICANT else None)
 
 
-def largest_family(suite: Suite, requests: Iterable[Request]) -> int:
-    """The tests of the largest family of any one method: measures times the rows that can count; 0 where nothing is tested."""
-    if suite.baseline is None or not suite.families:
+def largest_family(suite: Suite, requests: Iterable[Request], families: Sequence[Sequence[str]]) -> int:
+    """The tests of the largest of these families of one method: measures times the rows that can count; 0 where none is."""
+    if suite.baseline is None or not families:
         return 0
     rows: dict[str, set[tuple[str, str, float | None]]] = {}
     for one in requests:
         if one.attack != CLEAN and one.method != suite.baseline and one.attack in (suite.counted or (one.attack,)):
             rows.setdefault(one.method, set()).add((one.world, one.attack, one.rate))
-    return max(map(len, rows.values()), default=0) * max(map(len, suite.families))
+    return max(map(len, rows.values()), default=0) * max(map(len, families))
 
 
 def seeds_to_decide(suite: Suite, requests: Sequence[Request]) -> str:
-    """'from 9 seeds on a difference can be significant (8 tests a method, Holm); 3 are asked for', before any run is made."""
-    tests, asked = largest_family(suite, requests), len({(one.seed, one.trial) for one in requests})
-    if not tests:
-        return "this suite tests no differences"
-    pairs = "seeds" if suite.targets == 1 else "trials"
+    """'from 9 seeds on a difference can be significant (8 tests a method, Holm); 3 are asked for', before any run is made.
+
+    Of targeted attacks outcomes are paired by trial; what is no outcome is paired by seed, however many trials there are.
+    """
+    by_trial = [one for one in suite.families if suite.targets > 1 and all(map(OUTCOME.fullmatch, one))]
+    by_seed = [one for one in suite.families if one not in by_trial]
+    turns = {"trials": len({(one.seed, one.trial) for one in requests}), "seeds": len({one.seed for one in requests})}
+    found = {
+        pairs: _decided(largest_family(suite, requests, families), pairs, turns[pairs])
+        for pairs, families in (("trials", by_trial), ("seeds", by_seed))
+        if largest_family(suite, requests, families)
+    }
+    if len(found) == 2:
+        return f"outcomes: {found['trials']}; other measures: {found['seeds']}"
+    return next(iter(found.values()), "this suite tests no differences")
+
+
+def _decided(tests: int, pairs: str, asked: int) -> str:
     fewest, told = fewest_pairs(tests), f"({tests} test{'s' if tests > 1 else ''} a method, Holm)"
     if fewest is None:
         return f"no number of {pairs} can make a difference significant {told}"
-    return f"from {fewest} {pairs} on a difference can be significant {told}; {asked} are asked for"
+    return f"from {fewest} {pairs} on a difference can be significant {told}; {asked} {'are' if asked > 1 else 'is'} asked for"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -45,7 +46,7 @@ def test_trials_are_told_as_trials_and_not_as_seeds() -> None:
     measures = {"attack_success_rate": [0.0] * 9 + [1.0], "clean_accuracy": [0.98, 1.0] * 5}
     names = {"data": "digits", "attack": "gradient_matching"}
     told = made("attack", "gradient_matching", {"names": names, "targeted": True, "measures": measures})
-    assert "| digits, gradient_matching 5 % | 1 of 10 trials [0.018, 0.404] | .99 |" in told
+    assert "| digits, gradient_matching 5 % | 1 of 10 trials [.018, .404] | .99 |" in told
     assert " | success on digits: gradient_matching 5 % .1 | " in told
 
 
@@ -56,13 +57,62 @@ def test_what_a_defence_changed_stands_beside_what_it_changed_where_it_was_publi
         return {"names": names, "poison_rate": rate, "measures": measures}
 
     numbers = {"undefended_attack_success_rate": 0.9, "attack_success_rate": 0.2, "clean_accuracy": 0.9}
-    published = (Published("CIFAR-10, BadNets 5 %", numbers, "somebody"), Published("Blended 10 %", numbers, "else"))
-    told = made("defence", "filter", cell("strip", 0.5), cell("scan", 0.25), published=published)
+    settings = ("CIFAR-10, BadNets 5 %, scan", "BadNets 10 %, scan", "BadNets, scan", "BadNets 5 %", "Blended 5 %, scan")
+    published = tuple(Published(setting, numbers, "somebody") for setting in settings)
+    clean = {"names": {"data": "digits", "attack": "none", "defence": "filter", "detector": "scan"}, "poison_rate": 0.0}
+    measures = {"undefended_clean_accuracy": [1.0], "clean_accuracy": [0.9]}
+    cells = (cell("strip", 0.5), cell("scan", 0.25), {**clean, "measures": measures})
+    told = made("defence", "filter", *cells, published=published)
     assert "success on digits: badnets 5 %, strip .9 → .5, badnets 5 %, scan .9 → .25" in told, "cells that differ stay apart"
-    assert "| CIFAR-10, BadNets 5 %: success .9 → .2; Blended 10 %: success .9 → .2 | success −.4 (−.7) |" in told
+    assert "| CIFAR-10, BadNets 5 %, scan: success .9 → .2; BadNets 10 %, scan: success .9 → .2; " in told
+    assert "| success −.65 (−.7) |" in told, "one of the five lines is at a rate, of an attack and by a detector as here"
     assert "| digits, badnets 5 %, strip | .9 (1 .8) | .5 |" in told
-    assert "clean accuracy .9 (somebody). Difference: success −.4 (−.7).\n- Published, Blended" in told
-    assert "(else).\n" in told, "nothing was measured at its rate"
+    differences = [line.partition(" Difference: ")[2] for line in told.splitlines() if line.startswith("- Published")]
+    assert differences[0] == "success −.65 (−.7)." and differences[1:] == [""] * 4
+
+
+def test_an_attack_whose_rate_is_its_own_stands_beside_any_rate_and_the_clean_arm_beside_none() -> None:
+    published = (Published("CIFAR-10, PreAct ResNet-18, 10 %", {"attack_success_rate": 0.95}, "somebody"),)
+    cells = [
+        {"names": {"data": "digits", "attack": attack}, "poison_rate": 0.0, "measures": {"attack_success_rate": [success]}}
+        for attack, success in (("wanet", 0.75), ("none", 0.0))
+    ]
+    assert "| success −.2 |" in made("attack", "wanet", cells[0], published=published)
+    assert "| success −.2 |" in made("attack", "wanet", *cells, published=published)
+    assert "Difference:" not in made("attack", "wanet", cells[1], published=published)
+
+
+def test_an_attack_behind_a_defence_says_so_and_what_did_not_end_well_is_told() -> None:
+    names = {"data": "digits", "attack": "badnets", "defence": "fine_pruning"}
+    measures = {"undefended_attack_success_rate": [1.0], "attack_success_rate": [0.25]}
+    failed = {"names": {**names, "model": "vit_small"}, "status": ["failed"], "measures": {}}
+    told = made("attack", "badnets", {"names": {**names, "model": "small_cnn"}, "measures": measures}, failed)
+    place = "digits, badnets 5 %"
+    assert f"| {place}, small_cnn, under fine_pruning | 1 | .25 | done |" in told
+    assert f"| {place}, vit_small, under fine_pruning |  |  | failed |" in told
+    assert "success on digits: badnets 5 %, small_cnn, under fine_pruning 1 → .25, " in told
+    assert "vit_small, under fine_pruning failed |" in told
+    assert "| | status |\n| --- | --- |\n| digits, badnets 5 %, under fine_pruning | failed |" in made(
+        "attack", "badnets", failed
+    )
+
+
+def test_detectors_of_rows_and_queries_are_told_by_both() -> None:
+    cell = {
+        "names": {"data": "digits", "attack": "badnets", "detector": "ted"},
+        "measures": {"auroc": [0.5], "queries_auroc": [1]},
+    }
+    published = (Published("CIFAR-10, BadNets 5 %", {"queries_auroc": 0.75}, "somebody"),)
+    told = made("detector", "ted", cell, published=published)
+    assert "| AUROC on digits: badnets 5 % rows .5, queries 1 | CIFAR-10, BadNets 5 %: AUROC of queries .75 |" in told
+    assert "| AUROC of queries +.25 |" in told
+
+
+def test_every_link_of_the_page_leads_somewhere() -> None:
+    text = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    names, links = re.findall(r'<a name="([^"]+)">', text), re.findall(r"\]\(#([^)]+)\)", text)
+    assert sorted(links) == sorted(names) and len(set(names)) == len(names) == len(HEADERS)
+    assert all((ROOT / "docs" / path).is_file() for path in re.findall(r"\]\((\.\./[^)]+)\)", text))
 
 
 def test_detectors_of_models_have_an_interval_over_models() -> None:
@@ -74,6 +124,8 @@ def test_detectors_of_models_have_an_interval_over_models() -> None:
     told = made("detector", "k_arm", clean, *cells)
     assert "against 3 clean ones (Newcombe's interval): digits, badnets 5 % 1 [.439, 1]; digits, blended 5 % .667 [" in told
     assert "AUROC on digits: badnets 5 % 1, blended 5 % .667, all .833 |" in told
+    icons = [{**one, "names": {**one["names"], "data": "icons"}} for one in (clean, cells[1])]
+    assert "digits: badnets 5 % 1; AUROC on icons: blended 5 % .667 |" in made("detector", "k_arm", clean, cells[0], *icons)
 
 
 def test_weights_are_read_outside_a_model_s_own_passes() -> None:

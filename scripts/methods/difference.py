@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 from math import isclose
 from statistics import fmean
 
-from methods.header import Published
+from methods.header import Header, Published
 from methods.labels import Cell, short, signed
 
 
-def difference(line: Published, cells: Sequence[Cell], names: Sequence[str] = ()) -> str:
+def difference(header: Header, line: Published, cells: Sequence[Cell], names: Sequence[str] = ()) -> str:
     """'success +.101', of a defence what it changed here and there: 'success −.693 (−.875)'; '' where nothing is comparable.
 
     Of these measures, or of all that both have.
     """
-    cell = _match(line, cells)
+    cell = _match(header, line, cells)
     if cell is None:
         return ""
     ours = {name: fmean(values) for name, values in cell["measures"].items()}
@@ -31,15 +31,28 @@ def _change(numbers: Mapping[str, float], name: str) -> str:
     return signed(numbers[name] - numbers[f"undefended_{name}"])
 
 
-def _match(line: Published, cells: Sequence[Cell]) -> Cell | None:
-    """Of the cells at the published rate, the one whose attack is named; the only one, where none that there is is named."""
-    plain, rate = _plain(line.setting), re.search(r"([\d.]+) %", line.setting)
-    if rate:
-        cells = [cell for cell in cells if not cell["poison_rate"] or isclose(100 * cell["poison_rate"], float(rate[1]))]
-    named = [cell for cell in cells if _plain(str(cell["names"].get("attack", "?"))) in plain]
-    if named:
-        return max(named, key=lambda cell: len(str(cell["names"]["attack"])))
-    return cells[0] if len(cells) == 1 else None
+def _match(header: Header, line: Published, cells: Sequence[Cell]) -> Cell | None:
+    """The one cell at the published rate that is of the published attack: on an attack's page its own, elsewhere the named one.
+
+    Where cells differ in defence or detector, the line names that too. An attack without a rate here, as it controls training,
+    stands beside any. None where the line has no rate, or does not decide.
+    """
+    rate = re.search(r"([\d.]+) %", line.setting)
+    if rate is None:
+        return None
+    found = [cell for cell in cells if not cell["poison_rate"] or isclose(100 * cell["poison_rate"], float(rate[1]))]
+    attack = header.name if header.group == "attack" else _named(line, "attack", found)
+    found = [cell for cell in found if cell["names"].get("attack") == attack]
+    for group in ("defence", "detector"):
+        if len({cell["names"].get(group) for cell in found}) > 1:
+            found = [cell for cell in found if cell["names"].get(group) == _named(line, group, found)]
+    return found[0] if len(found) == 1 else None
+
+
+def _named(line: Published, group: str, cells: Sequence[Cell]) -> str:
+    """Of the names that these cells have the longest that the line mentions: 'badnets' or 'badnets_all_to_all'."""
+    names = {str(cell["names"].get(group, "?")) for cell in cells}
+    return max((name for name in names if _plain(name) in _plain(line.setting)), key=len, default="")
 
 
 def _plain(words: str) -> str:

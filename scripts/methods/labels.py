@@ -11,10 +11,10 @@ Cell = Mapping[str, Any]
 """What `measured` keeps of a cell: names, seeds, each measure by seed."""
 SHORT = {
     "attack_success_rate": "success",
+    "undefended_attack_success_rate": "undefended success",
     "clean_twin_attack_success_rate": "on the clean twin",
     "clean_accuracy": "clean accuracy",
     "clean_twin_clean_accuracy": "of the clean twin",
-    "undefended_attack_success_rate": "undefended success",
     "undefended_clean_accuracy": "undefended accuracy",
     "robust_accuracy": "robust accuracy",
     "defence_effectiveness": "DER",
@@ -45,11 +45,17 @@ def short(name: str) -> str:
 
 
 def where(cell: Cell, cells: Sequence[Cell]) -> str:
-    """'digits, badnets 5 %'; where these cells have several defences or detectors, which one it is as well."""
+    """'digits, badnets 5 %'; where these cells have several models, defences or detectors, which one it is as well."""
     names, rate = cell["names"], cell["poison_rate"]
     place = f"{names.get('data', '')}, {names.get('attack', '')}" + (f" {100 * rate:g} %" if rate else "")
-    several = [group for group in ("defence", "detector") if len({one["names"].get(group) for one in cells}) > 1]
+    several = [group for group in ("model", "defence", "detector") if len({one["names"].get(group) for one in cells}) > 1]
     return place + "".join(f", {names[group]}" for group in several if group in names)
+
+
+def under(cell: Cell) -> str:
+    """', under fine_pruning' where an attack was measured behind a defence."""
+    defence = cell["names"].get("defence", "none")
+    return "" if defence == "none" else f", under {defence}"
 
 
 def signed(value: float) -> str:

@@ -16,7 +16,10 @@ PHASES = {"attack": "poison", "defence": "defend", "detector": "detect"}
 """The phase of a run that is a method's own work."""
 OTHER_SOURCES = ("cover_sources_attack_success_rate", "other_sources_attack_success_rate")
 MEASURES = {
-    "attack": ("attack_success_rate", "clean_twin_attack_success_rate", "clean_accuracy", "clean_twin_clean_accuracy"),
+    "attack": (
+        *("undefended_attack_success_rate", "attack_success_rate", "clean_twin_attack_success_rate"),
+        *("clean_accuracy", "clean_twin_clean_accuracy"),
+    ),
     "defence": ("undefended_attack_success_rate", "attack_success_rate", "undefended_clean_accuracy", "clean_accuracy"),
     "detector": ("auroc", "tpr_at_rule", "fpr_at_rule", "false_alarm_rate", "target_flagged", "anomaly_index", "flagged"),
 }
@@ -45,7 +48,9 @@ def _record(header: Header, folders: Sequence[Path]) -> dict[str, Any]:
     facts = [json.loads((folder / "run.json").read_text()) for folder in folders]
     phase = PHASES[header.group]
     seconds = [fact["seconds"][phase] for fact in facts if phase in fact.get("seconds", {})]
-    names = (*MEASURES[header.group], *MORE[header.group])
+    names = [*MEASURES[header.group], *MORE[header.group]]
+    if header.group == "attack" and facts[0]["names"].get("defence", "none") == "none":
+        names.remove("undefended_attack_success_rate")  # the same number
     found = {name: [result["measures"].get(name) for result in results] for name in names}
     known = {name: values for name, values in found.items() if all(isinstance(value, int | float) for value in values)}
     return {

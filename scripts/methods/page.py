@@ -9,7 +9,7 @@ from typing import Any
 from methods.details import details, populations
 from methods.difference import difference
 from methods.header import GROUPS, Header
-from methods.labels import Cell, short, where
+from methods.labels import Cell, short, under, where
 from methods.said import number
 
 TITLES = {"attack": "Attacks", "defence": "Defences", "detector": "Detectors"}
@@ -18,7 +18,9 @@ MAIN = {
     "defence": ("attack_success_rate", "clean_accuracy"),
     "detector": ("auroc", "queries_auroc"),
 }
-"""What the overview tells of a method: the first of these that its runs have."""
+"""What the overview tells of a method: the first of these that its runs have, of a detector all."""
+JUDGED = {"auroc": "rows", "queries_auroc": "queries"}
+"""Of a detector that judges both."""
 CLASSES = ((0.1, "C0"), (3.0, "C1"), (30.0, "C2"), (300.0, "C3"))
 """Seconds of the method's own phase on the data of its command, one thread: below these; above the last it is C4."""
 HEAD = """# Methods
@@ -34,8 +36,9 @@ what it changed there. Other data, other models and fewer rows: it shows signs a
 reproduction.
 
 The overviews tell one number of a method: the success of an attack, what a defence makes of it, the AUROC of a detector (over
-rows, queries or models). Below each stands everything that was measured, with every seed in brackets; of attacks on one target
-or pair of classes how the trials of seed 0 ended, with Wilson's interval.
+what the threat model says that it judges). Below each stands everything that was measured: the mean, with each seed in brackets
+where they differ; of attacks on one target or pair of classes how the trials of one seed ended, with Wilson's interval. Where
+no run of a method is kept, what its file says stands in italics.
 """
 Records = Sequence[Cell]
 
@@ -59,8 +62,10 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _row(header: Header, cells: Records, seen: Mapping[str, Any]) -> list[str]:
-    main = next((name for name in MAIN[header.group] if any(name in cell["measures"] for cell in cells)), MAIN[header.group][0])
-    compared = [line for line in header.published if main in line.numbers]
+    own = [cell for cell in cells if cell["names"].get(header.group) == header.name] or cells
+    told = [name for name in MAIN[header.group] if any(name in cell["measures"] for cell in own)] or MAIN[header.group]
+    told = told if header.group == "detector" else told[:1]
+    compared = [line for line in header.published if set(told) & line.numbers.keys()]
     return [
         f"[{header.name}](#{header.group}{header.name})",
         header.paper,
@@ -68,11 +73,9 @@ def _row(header: Header, cells: Records, seen: Mapping[str, Any]) -> list[str]:
         ", ".join(seen.get("needs", ())) or "nothing more",
         _cost(cells),
         header.verdict.partition(":")[0] or "–",
-        "*as its file says*"
-        if header.here and not cells
-        else _here(header.group, [cell for cell in cells if cell["names"].get(header.group) == header.name] or cells, main),
-        "; ".join(f"{line.setting}: {short(main)} {_change(line.numbers, main)}" for line in compared) or "–",
-        "; ".join(filter(None, (difference(line, cells, (main,)) for line in compared))) or "–",
+        "*as its file says*" if header.here and not cells else _here(header.group, own, told),
+        "; ".join(f"{line.setting}: {_told(line.numbers, told, word=True)}" for line in compared) or "–",
+        "; ".join(filter(None, (difference(header, line, cells, told) for line in compared))) or "–",
     ]
 
 
@@ -85,23 +88,40 @@ def _cost(cells: Records) -> str:
     return f"{kind} ({seconds:.2g} s)" if seconds < 100 else f"{kind} ({seconds:.0f} s)"
 
 
-def _here(group: str, cells: Records, main: str) -> str:
+def _here(group: str, cells: Records, names: Sequence[str]) -> str:
     """'success on digits: badnets 5 % .988 → .295; ...'; of a detector of models its AUROC over these."""
-    found = {place: number(one.mean) for place, one in populations(cells).items()}
-    known = [cell for cell in cells if main in cell["measures"]]
-    for cell in [] if found else known:
-        found[where(cell, () if group == "attack" else known)] = _change(
-            {name: fmean(values) for name, values in cell["measures"].items()}, main
-        )
+    if models := populations(cells):
+        found = [(one.place, number(one.interval.mean)) for one in models]
+    else:
+        found = [(_place(group, cell, cells), _of(cell, names)) for cell in cells]
     by_data: dict[str, list[str]] = {}
-    for place, told in found.items():
+    for place, told in dict.fromkeys(found):
         data, _, attack = place.partition(", ")
         by_data.setdefault(data, []).append(f"{attack} {told}")
-    word = "AUROC" if populations(cells) else short(main)
+    word = "AUROC" if group == "detector" else short(names[0])
     return "; ".join(f"{word} on {data}: {', '.join(told)}" for data, told in by_data.items()) or "–"
 
 
-def _change(numbers: Mapping[str, float], main: str) -> str:
-    """'.988', or where it is known what it was before a defence '.988 → .295'."""
-    before = numbers.get(f"undefended_{main}")
-    return f"{'' if before is None else f'{number(before)} → '}{number(numbers[main])}"
+def _place(group: str, cell: Cell, cells: Records) -> str:
+    """An attack succeeds alike whatever detector looks on."""
+    if group != "attack":
+        return where(cell, cells)
+    return where(cell, [one for one in cells if one["names"].get("detector") == cell["names"].get("detector")]) + under(cell)
+
+
+def _of(cell: Cell, names: Sequence[str]) -> str:
+    means = {name: fmean(values) for name, values in cell["measures"].items()}
+    return _told(means, names) if cell["status"] == ["done"] and set(names) & means.keys() else ", ".join(cell["status"])
+
+
+def _told(numbers: Mapping[str, float], names: Sequence[str], *, word: bool = False) -> str:
+    """'.988', where it is known what it was before a defence '.988 → .295', of rows and queries 'rows .934, queries .912'."""
+    known = [name for name in names if name in numbers]
+    if len(names) > 1 and not word:
+        return ", ".join(f"{JUDGED[name]} {number(numbers[name])}" for name in known)
+    return ", ".join(f"{f'{short(name)} ' if word else ''}{_change(numbers, name)}" for name in known)
+
+
+def _change(numbers: Mapping[str, float], name: str) -> str:
+    before = numbers.get(f"undefended_{name}")
+    return f"{'' if before is None else f'{number(before)} → '}{number(numbers[name])}"

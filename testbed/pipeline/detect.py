@@ -95,7 +95,9 @@ def _measured(scene: Scene, detector: Detector | ModelDetector) -> Outcome:
         judge = _models if isinstance(detector, ModelDetector) else _examples
         found, n = judge(scene, detector, (victim, defender), (twin, in_peace), attacked)  # type: ignore[arg-type]
     draw_gallery(workspace.folder, scene.data.test, attacked.exams)
-    return Outcome(measures=measures | found | judged(scene), counts=counts | n)
+    unseen = [name for name, value in found.items() if value is None] if _plain(attacked.exams, scene.data.test) else []
+    why = "the attack shows its queries as they are: there is nothing in them to detect"
+    return Outcome(measures=measures | found | judged(scene), counts=counts | n, reasons=dict.fromkeys(unseen, why))
 
 
 def _examples(scene: Scene, detector: Detector, at_war: Side, in_peace: Side, attacked: Attacked) -> Found:
@@ -134,18 +136,30 @@ def _near_misses(exams: Mapping[str, Poison]) -> Examples | None:
 def _judged(scene: Scene, kind: str, attacked: Attacked, in_peace: Side) -> tuple[Examples, Tensor, Examples]:
     """What is scored, which of it is the attacker's (bool (n,)), and the like of it where nobody attacks.
 
-    Queries come in an order that tells nothing, and without an answer: the defender has none.
+    Queries come in an order that tells nothing, and without an answer: the defender has none. Where an attack shows a query as
+    it is, as one on a single image does, no query is the attacker's.
     """
     if kind == "rows":
         return attacked.received, attacked.mixed.flags, in_peace[1].train
     test = scene.data.test
-    if "success" not in attacked.exams:
+    if "success" not in attacked.exams or _plain(attacked.exams, test):
         queries = unlabelled(test, torch.arange(len(test)))
         return queries, torch.zeros(len(test), dtype=torch.bool), queries
     exam = attacked.exams["success"]
     clean = select(test, exam.indices)
     order = torch.randperm(2 * len(clean), generator=generator(scene.seed, "order of queries"))
     return unlabelled(joined(clean, exam.batch), order), order >= len(clean), unlabelled(clean, torch.arange(len(clean)))
+
+
+def _plain(exams: Mapping[str, Poison], test: Examples) -> bool:
+    """Whether the attacker's queries are rows of the test as they are; seen by the first eight."""
+    if "success" not in exams:
+        return False
+    exam = exams["success"]
+    shown, clean = exam.batch.inputs[:8], test[exam.indices[:8]].inputs
+    if isinstance(shown, Tensor):
+        return bool((shown == clean).all())
+    return list(shown) == list(clean)
 
 
 def _scores(

@@ -45,6 +45,21 @@ def test_a_suite_of_two_trials_is_run_pooled_and_extended(here: Path, say: Say, 
     assert "trial: the suite gives it to every run; say targets= to choose others" in say(*words, "trial=3").refusal()
 
 
+def test_detectors_have_trials_whose_scores_only_seeds_can_decide(here: Path, say: Say) -> None:
+    (here / "conf" / "suite").mkdir(parents=True)
+    methods = "methods: {deep_knn: [detector=deep_knn], scan: [detector=scan]}\nbaseline: deep_knn\nfamilies: [[auroc]]\n"
+    told = SUITE.replace("verb: train", "verb: detect").replace("methods: {none: [defence=none]}\n", methods)
+    (here / "conf" / "suite" / "aimed.yaml").write_text(told)
+    words = ("benchmark", "suite=aimed", "--config-dir", "conf", "logger=none", "launcher=basic")
+    dry = say(*words, "targets=10", "--dry-run")
+    assert dry.code == 0 and "0 x 10 trials" in dry.out, dry
+    assert "from 6 seeds on a difference can be significant (1 test a method, Holm); 1 is asked for" in dry.out
+    found = say(*words, "detector=deep_knn")
+    assert found.code == 0 and "3 runs, 0 done already" in found.out, found
+    report = say("report", "measures=auroc", "format=csv").out
+    assert [line.count(",gradient_matching,") for line in report.splitlines()].count(1) == 2
+
+
 def test_an_attack_without_trials_refuses_one(say: Say) -> None:
     refused = say("train", "attack=badnets", "trial=1", "trainer.max_epochs=1", "logger=none")
     assert refused.code == 2 and "trial=1: Backdoor is made for no single target" in refused.refusal()

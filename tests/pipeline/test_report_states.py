@@ -107,4 +107,20 @@ def test_the_seeds_that_a_suite_needs_are_known_before_any_run() -> None:
     assert seeds_to_decide(SUITE.model_copy(update={"families": ()}), whole) == "this suite tests no differences"
     for name, tests in (("images_quick", 8), ("images_cifar10", 20), ("language_degrade", 2), ("detectors_quick", 0)):
         suite = read_suite(Path(__file__).parents[2] / "conf" / "suite" / f"{name}.yaml")
-        assert largest_family(suite, planned(suite, Choice()).requests) == tests
+        assert largest_family(suite, planned(suite, Choice()).requests, suite.families) == tests
+
+
+def test_trials_decide_outcomes_alone() -> None:
+    families = (("attack_success_rate",), ("clean_accuracy",))
+    aimed = SUITE.model_copy(update={"rates": {}, "targets": 4, "families": families})
+    told = seeds_to_decide(aimed, planned(aimed, Choice(seeds=(0,))).requests)
+    assert told == (
+        "outcomes: from 6 trials on a difference can be significant (1 test a method, Holm); 4 are asked for; "
+        "other measures: from 6 seeds on a difference can be significant (1 test a method, Holm); 1 is asked for"
+    )
+    mixed = aimed.model_copy(update={"families": (("attack_success_rate", "clean_accuracy"),)})
+    told = seeds_to_decide(mixed, planned(mixed, Choice()).requests)
+    assert told == "from 7 seeds on a difference can be significant (2 tests a method, Holm); 2 are asked for"
+    outcomes = aimed.model_copy(update={"families": (("attack_success_rate", "target_flagged"),)})
+    told = seeds_to_decide(outcomes, planned(outcomes, Choice()).requests)
+    assert told == "from 7 trials on a difference can be significant (2 tests a method, Holm); 8 are asked for"
