@@ -84,8 +84,8 @@ def test_the_oracle_bounds_the_filters(measured: Measured) -> None:
 @pytest.mark.real_data
 def test_fashion_mnist(measured: Measured) -> None:
     root = os.environ["TESTBED_DATA"]
-    found = measured(f"train data=fashion_mnist data.root={root} attack=badnets attack.poison_rate=0.01 trainer.max_epochs=1")
-    assert mean(found, "attack_success_rate") > 0.8 and mean(found, "clean_twin_attack_success_rate") < 0.05
+    found = measured(f"train data=fashion_mnist data.root={root} attack=badnets attack.poison_rate=0.01")
+    assert mean(found, "attack_success_rate") > 0.9 and mean(found, "clean_twin_attack_success_rate") < 0.05
 
 
 def test_an_aligned_toy_model_refuses_what_is_restricted_and_nothing_else(measured: Measured) -> None:
