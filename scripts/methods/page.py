@@ -29,8 +29,8 @@ Made by `python scripts/methods write`; nothing here is typed by hand. What a me
 stand in its file in `conf/`; *needs* was seen at work in a small world (`scripts/methods/needs.py`), and what that world does
 not call for is not seen; *here* are the runs of the command in that file, repeated by `python scripts/methods measure`.
 
-*Cost* is the method's own phase in those runs, in seconds of one busy core:
-{classes}.
+*Cost* is the method's own phase in those runs, in seconds of a core that it did not always have to itself, so that the class
+is what counts: {classes}.
 *Difference* is ours minus the published, at the same poison rate; of a defence it is what it changed here and, in brackets,
 what it changed there. Other data, other models and fewer rows: it shows signs and no more, and nothing here counts as a
 reproduction.
