@@ -21,7 +21,9 @@ SIGNIFICANT = 0.05
 """A difference is marked where its p, corrected within its family, is below this."""
 EXACT, DRAWN = 13, 9999
 """The sign-flip test makes every flip up to so many pairs, and draws so many flips of more."""
-OUTCOME = re.compile(r"(undefended_|clean_twin_)?\w*(attack_success_rate|robust_accuracy)|defence_effectiveness|target_flagged")
+OUTCOME = re.compile(
+    r"(undefended_|clean_twin_)?\w*(attack_success_rate|robust_accuracy)|defence_effectiveness|(target_)?flagged"
+)
 """Names of measures that tell how a trial of a targeted attack ended, so that they are judged over trials."""
 LESS_IS_BETTER = frozenset({"attack_success_rate", "false_alarm_rate", "over_refusal_end", "alignment_tax"})
 
@@ -84,19 +86,22 @@ def largest_family(suite: Suite, requests: Iterable[Request], families: Sequence
 def seeds_to_decide(suite: Suite, requests: Sequence[Request]) -> str:
     """'from 9 seeds on a difference can be significant (8 tests a method, Holm); 3 are asked for', before any run is made.
 
-    Of targeted attacks outcomes are paired by trial; what is no outcome is paired by seed, however many trials there are.
+    Of targeted attacks outcomes are paired by trial; what is no outcome is paired by seed, however many trials there are. Both
+    are corrected by all tests of their family.
     """
-    by_trial = [one for one in suite.families if suite.targets > 1 and all(map(OUTCOME.fullmatch, one))]
-    by_seed = [one for one in suite.families if one not in by_trial]
-    turns = {"trials": len({(one.seed, one.trial) for one in requests}), "seeds": len({one.seed for one in requests})}
-    found = {
-        pairs: _decided(largest_family(suite, requests, families), pairs, turns[pairs])
-        for pairs, families in (("trials", by_trial), ("seeds", by_seed))
-        if largest_family(suite, requests, families)
-    }
+    asked = {"trials": len({(one.seed, one.trial) for one in requests}), "seeds": len({one.seed for one in requests})}
+    found = {}
+    for pairs, number in asked.items():
+        mine = [family for family in suite.families if any(_paired_by(name, suite) == pairs for name in family)]
+        if tests := largest_family(suite, requests, mine):
+            found[pairs] = _decided(tests, pairs, number)
     if len(found) == 2:
         return f"outcomes: {found['trials']}; other measures: {found['seeds']}"
     return next(iter(found.values()), "this suite tests no differences")
+
+
+def _paired_by(name: str, suite: Suite) -> str:
+    return "trials" if suite.targets > 1 and OUTCOME.fullmatch(name) else "seeds"
 
 
 def _decided(tests: int, pairs: str, asked: int) -> str:

@@ -1,4 +1,4 @@
-"""The numbers that docs/numbers.md claims, measured again from the same commands: means over 3 seeds."""
+"""Numbers that docs/numbers.md and the files of methods claim, measured again: means over seeds."""
 
 from __future__ import annotations
 

@@ -67,6 +67,7 @@ def test_what_a_defence_changed_stands_beside_what_it_changed_where_it_was_publi
     assert "| CIFAR-10, BadNets 5 %, scan: success .9 → .2; BadNets 10 %, scan: success .9 → .2; " in told
     assert "| success −.65 (−.7) |" in told, "one of the five lines is at a rate, of an attack and by a detector as here"
     assert "| digits, badnets 5 %, strip | .9 (1 .8) | .5 |" in told
+    assert "none done" not in told and ", none" not in told.partition("what was measured")[0], "it has no success to tell"
     differences = [line.partition(" Difference: ")[2] for line in told.splitlines() if line.startswith("- Published")]
     assert differences[0] == "success −.65 (−.7)." and differences[1:] == [""] * 4
 
@@ -80,6 +81,9 @@ def test_an_attack_whose_rate_is_its_own_stands_beside_any_rate_and_the_clean_ar
     assert "| success −.2 |" in made("attack", "wanet", cells[0], published=published)
     assert "| success −.2 |" in made("attack", "wanet", *cells, published=published)
     assert "Difference:" not in made("attack", "wanet", cells[1], published=published)
+    under = {**cells[0], "names": {**cells[0]["names"], "defence": "fine_pruning"}, "measures": {"attack_success_rate": [0.5]}}
+    plain = {**cells[0], "names": {**cells[0]["names"], "defence": "none"}}
+    assert "| success −.2 |" in made("attack", "wanet", under, plain, published=published), "published without a defence"
 
 
 def test_an_attack_behind_a_defence_says_so_and_what_did_not_end_well_is_told() -> None:
@@ -122,10 +126,13 @@ def test_detectors_of_models_have_an_interval_over_models() -> None:
         for attack, index in (("badnets", 1.0), ("blended", 0.15))
     ]
     told = made("detector", "k_arm", clean, *cells)
-    assert "against 3 clean ones (Newcombe's interval): digits, badnets 5 % 1 [.439, 1]; digits, blended 5 % .667 [" in told
+    assert "Newcombe's interval: digits, badnets 5 % 1 [.439, 1] (n = 3 + 2); digits, blended 5 % .667 [" in told
     assert "AUROC on digits: badnets 5 % 1, blended 5 % .667, all .833 |" in told
     icons = [{**one, "names": {**one["names"], "data": "icons"}} for one in (clean, cells[1])]
-    assert "digits: badnets 5 % 1; AUROC on icons: blended 5 % .667 |" in made("detector", "k_arm", clean, cells[0], *icons)
+    icons[0]["measures"] = {"anomaly_index": [0.1, 0.2]}
+    told = made("detector", "k_arm", clean, cells[0], *icons)
+    assert "digits: badnets 5 % 1; AUROC on icons: blended 5 % .75 |" in told
+    assert "(n = 3 + 2); icons, blended 5 % .75 [" in told and "] (n = 2 + 2)." in told
 
 
 def test_weights_are_read_outside_a_model_s_own_passes() -> None:

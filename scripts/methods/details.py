@@ -69,12 +69,14 @@ def populations(cells: Sequence[Cell]) -> list[Population]:
     """Of a detector of models: its AUROC over clean and backdoored models, by data set, for each attack and for all."""
     found = []
     known = [cell for cell in cells if "anomaly_index" in cell["measures"]]
+    several = len({cell["names"].get("detector") for cell in known}) > 1
     for data, detector in dict.fromkeys((cell["names"].get("data"), cell["names"].get("detector")) for cell in known):
         here = [cell for cell in known if (cell["names"].get("data"), cell["names"].get("detector")) == (data, detector)]
         clean = [index for cell in here if cell["names"].get("attack") == "none" for index in cell["measures"]["anomaly_index"]]
         attacked = {where(cell, cells): cell["measures"]["anomaly_index"] for cell in here if cell["names"]["attack"] != "none"}
         if len(attacked) > 1:
-            attacked[f"{data}, all"] = [index for values in attacked.values() for index in values]
+            whole = f"{data}, all, {detector}" if several else f"{data}, all"
+            attacked[whole] = [index for values in attacked.values() for index in values]
         intervals = ((place, separation(clean, values)) for place, values in attacked.items())
         found += [Population(place, interval, len(clean)) for place, interval in intervals if interval is not None]
     return found
@@ -82,9 +84,10 @@ def populations(cells: Sequence[Cell]) -> list[Population]:
 
 def _population(found: Sequence[Population]) -> str:
     told = "; ".join(
-        f"{place} {number(one.mean)} [{number(one.low or 0.0)}, {number(one.high or 0.0)}]" for place, one, _ in found
+        f"{place} {number(one.mean)} [{number(one.low or 0.0)}, {number(one.high or 0.0)}] (n = {clean} + {one.n - clean})"
+        for place, one, clean in found
     )
-    return f"AUROC of the index over models, against {found[0].clean} clean ones (Newcombe's interval): {told}."
+    return f"AUROC of the index over models, clean + backdoored, with Newcombe's interval: {told}."
 
 
 def _published(header: Header, line: Published, cells: Sequence[Cell]) -> str:

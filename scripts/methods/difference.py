@@ -43,15 +43,16 @@ def _match(header: Header, line: Published, cells: Sequence[Cell]) -> Cell | Non
     found = [cell for cell in cells if not cell["poison_rate"] or isclose(100 * cell["poison_rate"], float(rate[1]))]
     attack = header.name if header.group == "attack" else _named(line, "attack", found)
     found = [cell for cell in found if cell["names"].get("attack") == attack]
-    for group in ("defence", "detector"):
+    for group, otherwise in (("defence", "none"), ("detector", "")):
         if len({cell["names"].get(group) for cell in found}) > 1:
-            found = [cell for cell in found if cell["names"].get(group) == _named(line, group, found)]
+            named = _named(line, group, found) or otherwise
+            found = [cell for cell in found if cell["names"].get(group) == named]
     return found[0] if len(found) == 1 else None
 
 
 def _named(line: Published, group: str, cells: Sequence[Cell]) -> str:
     """Of the names that these cells have the longest that the line mentions: 'badnets' or 'badnets_all_to_all'."""
-    names = {str(cell["names"].get(group, "?")) for cell in cells}
+    names = sorted({str(cell["names"].get(group, "?")) for cell in cells})
     return max((name for name in names if _plain(name) in _plain(line.setting)), key=len, default="")
 
 

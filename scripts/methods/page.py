@@ -31,9 +31,9 @@ not call for is not seen; *here* are the runs of the command in that file, repea
 
 *Cost* is the method's own phase in those runs, in seconds of a core that it did not always have to itself, so that the class
 is what counts: {classes}.
-*Difference* is ours minus the published, at the same poison rate; of a defence it is what it changed here and, in brackets,
-what it changed there. Other data, other models and fewer rows: it shows signs and no more, and nothing here counts as a
-reproduction.
+*Difference* is ours minus the published, at the same poison rate; where an attack trains the model its rate here is a share of
+each batch, and it stands beside any. Of a defence it is what it changed here and, in brackets, what it changed there. Other
+data, other models and fewer rows: it shows signs and no more, and nothing here counts as a reproduction.
 
 The overviews tell one number of a method: the success of an attack, what a defence makes of it, the AUROC of a detector (over
 what the threat model says that it judges). Below each stands everything that was measured: the mean, with each seed in brackets
@@ -93,7 +93,8 @@ def _here(group: str, cells: Records, names: Sequence[str]) -> str:
     if models := populations(cells):
         found = [(one.place, number(one.interval.mean)) for one in models]
     else:
-        found = [(_place(group, cell, cells), _of(cell, names)) for cell in cells]
+        told = [cell for cell in cells if cell["status"] != ["done"] or set(names) & cell["measures"].keys()]
+        found = [(_place(group, cell, cells), _of(cell, names)) for cell in told]
     by_data: dict[str, list[str]] = {}
     for place, told in dict.fromkeys(found):
         data, _, attack = place.partition(", ")
@@ -110,8 +111,9 @@ def _place(group: str, cell: Cell, cells: Records) -> str:
 
 
 def _of(cell: Cell, names: Sequence[str]) -> str:
-    means = {name: fmean(values) for name, values in cell["measures"].items()}
-    return _told(means, names) if cell["status"] == ["done"] and set(names) & means.keys() else ", ".join(cell["status"])
+    if cell["status"] != ["done"]:
+        return ", ".join(cell["status"])
+    return _told({name: fmean(values) for name, values in cell["measures"].items()}, names)
 
 
 def _told(numbers: Mapping[str, float], names: Sequence[str], *, word: bool = False) -> str:

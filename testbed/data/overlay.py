@@ -92,6 +92,13 @@ def differing(examples: Examples, poison: Poison) -> Tensor:
     return differs
 
 
+def shows_nothing(examples: Examples, exam: Poison) -> bool:
+    """Whether every row of an exam has the very input of the row that it stands for, as where an attack needs no trigger."""
+    rows = torch.arange(len(exam.indices)).split(256)
+    changes = (_differ(examples[exam.indices[part]].inputs, rows_of(exam.batch.inputs, part)).any() for part in rows)
+    return len(exam.indices) > 0 and not any(changes)
+
+
 class Changed(NamedTuple):
     """How many of a poison's rows are the attacker's (`mine`), of these really differ, and are cover."""
 

@@ -19,7 +19,7 @@ from testbed.api import (
     Splits,
     Victim,
 )
-from testbed.data.overlay import anonymous, joined, stored, unlabelled
+from testbed.data.overlay import anonymous, joined, shows_nothing, stored, unlabelled
 from testbed.features import select
 from testbed.figure import draw_detection, draw_gallery, draw_triggers
 from testbed.fit import Settings
@@ -34,6 +34,9 @@ from testbed.pipeline.run import identify, log
 from testbed.pipeline.scene import Attacked, Model, Scene
 from testbed.pipeline.train import answered, delivered, judged
 from testbed.record import Origin, Outcome, Workspace, recorded
+
+OF_SUSPICIOUS = ("auroc", "auprc", "tpr_at_fpr_01", "tpr_at_fpr_05", "tpr_at_rule")
+"""What is null where nothing that is scored is the attacker's."""
 
 
 def detect(
@@ -95,9 +98,20 @@ def _measured(scene: Scene, detector: Detector | ModelDetector) -> Outcome:
         judge = _models if isinstance(detector, ModelDetector) else _examples
         found, n = judge(scene, detector, (victim, defender), (twin, in_peace), attacked)  # type: ignore[arg-type]
     draw_gallery(workspace.folder, scene.data.test, attacked.exams)
-    unseen = [name for name, value in found.items() if value is None] if _plain(attacked.exams, scene.data.test) else []
+    reasons = {} if isinstance(detector, ModelDetector) else _unseen(detector, scene.data.test, attacked.exams)
+    return Outcome(measures=measures | found | judged(scene), counts=counts | n, reasons=reasons)
+
+
+def _unseen(detector: Detector, test: Examples, exams: Mapping[str, Poison]) -> dict[str, str]:
+    """Why what tells the attacker's queries from others is null, where he shows them as they are."""
+    if "queries" not in detector.judges or not _plain(exams, test):
+        return {}
     why = "the attack shows its queries as they are: there is nothing in them to detect"
-    return Outcome(measures=measures | found | judged(scene), counts=counts | n, reasons=dict.fromkeys(unseen, why))
+    return dict.fromkeys((f"{_prefix(detector, 'queries')}{name}" for name in OF_SUSPICIOUS), why)
+
+
+def _prefix(detector: Detector, kind: str) -> str:
+    return "" if kind == "rows" or len(detector.judges) == 1 else f"{kind}_"
 
 
 def _examples(scene: Scene, detector: Detector, at_war: Side, in_peace: Side, attacked: Attacked) -> Found:
@@ -105,7 +119,7 @@ def _examples(scene: Scene, detector: Detector, at_war: Side, in_peace: Side, at
     measures: dict[str, Any] = {}
     counts: dict[str, int] = {}
     for kind in sorted(detector.judges, reverse=True):
-        prefix = "" if kind == "rows" or len(detector.judges) == 1 else f"{kind}_"
+        prefix = _prefix(detector, kind)
         shown, suspicious, clean = _judged(scene, kind, attacked, in_peace)
         scores, flagged = _scores(detector, shown, *at_war)
         alarms = _scores(detector, clean, *in_peace)[1]
@@ -152,14 +166,8 @@ def _judged(scene: Scene, kind: str, attacked: Attacked, in_peace: Side) -> tupl
 
 
 def _plain(exams: Mapping[str, Poison], test: Examples) -> bool:
-    """Whether the attacker's queries are rows of the test as they are; seen by the first eight."""
-    if "success" not in exams:
-        return False
-    exam = exams["success"]
-    shown, clean = exam.batch.inputs[:8], test[exam.indices[:8]].inputs
-    if isinstance(shown, Tensor):
-        return bool((shown == clean).all())
-    return list(shown) == list(clean)
+    """Whether the attacker's queries are rows of the test as they are."""
+    return "success" in exams and shows_nothing(test, exams["success"])
 
 
 def _scores(

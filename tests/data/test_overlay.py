@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from testbed.api import Batch, Invalid, Poison
 from testbed.data.memory import MemoryExamples
-from testbed.data.overlay import Listed, anonymous, differing, joined, poisoned
+from testbed.data.overlay import Listed, anonymous, differing, joined, poisoned, shows_nothing
 from testbed.identity import examples_digest
 
 
@@ -75,6 +75,20 @@ def test_texts_go_the_same_way() -> None:
         ["D!", "B!"],
     )
     assert examples_digest(anonymous(mixed.examples)) == examples_digest(anonymous(mixed.examples))
+
+
+@pytest.mark.parametrize("kind", ["images", "texts"])
+def test_an_exam_shows_nothing_if_no_row_of_it_differs(kind: str) -> None:
+    inputs = torch.arange(300)[:, None] if kind == "images" else [f"text {row}" for row in range(300)]
+    test = MemoryExamples(inputs, torch.zeros(300)) if kind == "images" else Listed(inputs, torch.zeros(300))
+    rows = torch.arange(299, -1, -1)
+    batch = test[rows]
+    assert shows_nothing(test, Poison(rows, Batch(batch.inputs, batch.labels + 1, rows))), "whatever is wanted of them"
+    last = batch.inputs.clone() if kind == "images" else list(batch.inputs)
+    last[299] = last[0]
+    assert not shows_nothing(test, Poison(rows, Batch(last, batch.labels, rows))), "one row in the last part is enough"
+    none = torch.arange(0)
+    assert not shows_nothing(test, Poison(none, test[none]))
 
 
 def test_joined_keeps_both() -> None:

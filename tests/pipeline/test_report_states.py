@@ -120,7 +120,10 @@ def test_trials_decide_outcomes_alone() -> None:
     )
     mixed = aimed.model_copy(update={"families": (("attack_success_rate", "clean_accuracy"),)})
     told = seeds_to_decide(mixed, planned(mixed, Choice()).requests)
-    assert told == "from 7 seeds on a difference can be significant (2 tests a method, Holm); 2 are asked for"
+    assert told == (
+        "outcomes: from 7 trials on a difference can be significant (2 tests a method, Holm); 8 are asked for; "
+        "other measures: from 7 seeds on a difference can be significant (2 tests a method, Holm); 2 are asked for"
+    ), "each measure is paired by itself, and corrected by its whole family"
     outcomes = aimed.model_copy(update={"families": (("attack_success_rate", "target_flagged"),)})
     told = seeds_to_decide(outcomes, planned(outcomes, Choice()).requests)
     assert told == "from 7 trials on a difference can be significant (2 tests a method, Holm); 8 are asked for"
