@@ -33,6 +33,9 @@ SELECT_SLURM = $(if $(WITHOUT_SLURM), and not slurm)
 # What `make lock` does about versions already in constraints.txt.
 UPGRADE ?= --upgrade
 
+# One more than there are cores: a fifth of the time of the quick tests is spent waiting for processes and time limits.
+WORKERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
+
 # Further arguments to pytest, for example PYTEST="tests/test_contract.py -x".
 PYTEST ?=
 
@@ -48,7 +51,7 @@ demo: $(INSTALLED)  ## attack, detect and defend on digits and a toy chat model,
 test: $(INSTALLED)  ## run the quick tests (TESTBED_DATA=DIR adds those on real data)
 	@$(if $(WITHOUT_DATA),echo "TESTBED_DATA is not set: the tests marked real_data are deselected",:)
 	@$(if $(WITHOUT_BROWSER),echo "there is no Chromium on the path: the tests marked browser are deselected",:)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal \
 		-m "not slow and not anchor$(SELECT_DATA)$(SELECT_BROWSER)" $(PYTEST)
 
 .PHONY: slow

@@ -151,7 +151,7 @@ def _judged(scene: Scene, kind: str, attacked: Attacked, in_peace: Side) -> tupl
     """What is scored, which of it is the attacker's (bool (n,)), and the like of it where nobody attacks.
 
     Queries come in an order that tells nothing, and without an answer: the defender has none. Where an attack shows a query as
-    it is, as one on a single image does, no query is the attacker's.
+    it is, as one on a single row does, no query is the attacker's.
     """
     if kind == "rows":
         return attacked.received, attacked.mixed.flags, in_peace[1].train

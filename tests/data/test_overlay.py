@@ -79,9 +79,9 @@ def test_texts_go_the_same_way() -> None:
 
 @pytest.mark.parametrize("kind", ["images", "texts"])
 def test_an_exam_shows_nothing_if_no_row_of_it_differs(kind: str) -> None:
-    inputs = torch.arange(300)[:, None] if kind == "images" else [f"text {row}" for row in range(300)]
-    test = MemoryExamples(inputs, torch.zeros(300)) if kind == "images" else Listed(inputs, torch.zeros(300))
-    rows = torch.arange(299, -1, -1)
+    rows, labels = torch.arange(299, -1, -1), torch.zeros(300, dtype=torch.int64)
+    pixels = torch.stack([rows % 256, rows // 256], 1).to(torch.uint8).view(300, 1, 1, 2)
+    test = MemoryExamples(pixels, labels) if kind == "images" else Listed([f"text {row}" for row in range(300)], labels)
     batch = test[rows]
     assert shows_nothing(test, Poison(rows, Batch(batch.inputs, batch.labels + 1, rows))), "whatever is wanted of them"
     last = batch.inputs.clone() if kind == "images" else list(batch.inputs)
