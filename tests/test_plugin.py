@@ -145,10 +145,16 @@ def test_defences_that_act_after_training_share_one_victim(swept: Elsewhere) -> 
         assert not provenance["made"]
 
 
-def test_check_takes_defences_by_all_three_routes(elsewhere: Elsewhere) -> None:
+def test_check_takes_defences_by_all_three_routes(
+    elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     swept = elsewhere.testbed("check", "-m", "--config-dir", "conf", "defence=mine,packaged")
     assert "defence=mine (mine.MyDefence)" in swept and "defence=packaged (plugin_of_somebody.idea.Packaged)" in swept
-    named = elsewhere.testbed("check", "defence._target_=mine.MyDefence")
+    monkeypatch.chdir(elsewhere.work)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    assert main(["check", "defence._target_=mine.MyDefence", f"paths.outputs={elsewhere.outputs}"]) == 0
+    monkeypatch.delitem(sys.modules, "mine")
+    named = capsys.readouterr().out
     assert "(mine.MyDefence)" in named and "every promise is kept" in named
 
 

@@ -18,7 +18,6 @@ SHORT = {
     "faulty": "faulty --runs 12 --faults raise,vanish,segfault --timeout 120",
     "files": "writes --scenes file,index,plan --errors ENOSPC,EIO,EACCES",
     "run": "writes --scenes run --errors ENOSPC --every 3",
-    "full": "full --runs 8 --megabytes 1",
     "again": "again --runs 100 --repeats 1",
 }
 LONG = {

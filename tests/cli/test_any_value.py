@@ -190,7 +190,7 @@ def says(case: Case, value: str) -> int:
 
 
 @given(data=st.data())
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 def test_a_value_is_used_or_refused_in_one_line(data: st.DataObject) -> None:
     case = data.draw(st.sampled_from(QUICK).flatmap(lambda words: st.sampled_from(cases(words))))
     says(case, data.draw(values(case.annotation)))

@@ -163,9 +163,9 @@ def test_a_limit_of_nothing_is_refused(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_check_does_not_wait_for_ever(there: Path) -> None:
-    said = _said(there, "check", "defence=hangs", "limit=5")
+    said = _said(there, "check", "defence=hangs", "limit=2")
     assert said.code == 1
     sentence = (
-        "it does its work without an error: it was still at work after 5 s; look for a loop without an end, or say limit="
+        "it does its work without an error: it was still at work after 2 s; look for a loop without an end, or say limit="
     )
     assert sentence in said.out, said

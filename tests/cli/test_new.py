@@ -112,7 +112,7 @@ def test_what_it_writes_keeps_every_promise(kind: str, say: Say, here: Path, mon
     assert said.code == 0 and said.out.splitlines()[-1] == "every promise is kept", said
 
 
-@pytest.mark.parametrize("kind", ["judge", "defence"])
+@pytest.mark.parametrize("kind", [pytest.param("judge", marks=pytest.mark.slow), "defence"])
 def test_its_own_test_passes(kind: str, say: Say, here: Path, environment: dict[str, str]) -> None:
     assert say("new", kind, "mine").code == 0
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]

@@ -71,6 +71,7 @@ def test_failing_runs_end_no_sweep_and_are_run_again(spawn: Say, say: Say, here:
     assert {path.name for path in here.iterdir()} == {"broken.py", "results"}
 
     done = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in here.glob("results/train/*NoDefence*/*.json")}
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # of what is imported here, as where it is spawned
     second = say(*words)
     monkeypatch.delitem(sys.modules, "broken")
     assert (second.code, {result["status"] for result in results(here).values()}) == (0, {"done"})
