@@ -152,6 +152,7 @@ def test_check_takes_defences_by_all_three_routes(
     assert "defence=mine (mine.MyDefence)" in swept and "defence=packaged (plugin_of_somebody.idea.Packaged)" in swept
     monkeypatch.chdir(elsewhere.work)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setattr(sys, "path", [*sys.path])  # the working directory is put on it
     assert main(["check", "defence._target_=mine.MyDefence", f"paths.outputs={elsewhere.outputs}"]) == 0
     monkeypatch.delitem(sys.modules, "mine")
     named = capsys.readouterr().out
