@@ -154,7 +154,7 @@ def test_check_takes_defences_by_all_three_routes(
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.setattr(sys, "path", [*sys.path])  # the working directory is put on it
     assert main(["check", "defence._target_=mine.MyDefence", f"paths.outputs={elsewhere.outputs}"]) == 0
-    monkeypatch.delitem(sys.modules, "mine")
+    del sys.modules["mine"]
     named = capsys.readouterr().out
     assert "(mine.MyDefence)" in named and "every promise is kept" in named
 
